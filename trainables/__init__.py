@@ -1,0 +1,1 @@
+"""What a trial is: plain torch, no Ray, no Optuna, no MLflow."""
