@@ -1,4 +1,4 @@
-"""The settings of one trial. All of them decide the result; what only decides how fast it comes is `Execution`.
+"""The settings of one trial; all of them decide the result. `Execution` only decides how fast.
 
 Settings have no hidden defaults: the sweep file shows the whole experiment.
 """
@@ -63,9 +63,9 @@ class OptimizerSettings(Settings):
 
 
 class MixtureSettings(Settings):
-    """Shares are exact decimals that sum to 1, or a rule that gives them."""
+    """Sources and their shares: exact decimals of at most 4 places that sum to 1."""
 
-    shares: dict[str, Decimal | float | int | str] | Literal["equal", "proportional"]
+    shares: dict[str, Decimal | float | int | str]
     granularity: Literal["clip", "batch"]
     match_repetition: bool
     max_repetition: Annotated[float, Field(gt=0)] | None  # clips drawn / clips that exist

@@ -124,7 +124,7 @@ _Loader.add_implicit_resolver(
 def load_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises ValueError if it cannot be read or is no mapping."""
     try:
-        data = yaml.load(path.read_text(), Loader=_Loader)  # noqa: S506 (a SafeLoader)
+        data = yaml.load(path.read_text(), Loader=_Loader)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror}); check the path") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -137,6 +137,6 @@ def load_yaml(path: Path) -> dict[str, Any]:
 def parse_yaml_value(text: str) -> Any:
     """A scalar or flow value as it would read in the file, for `--set key=VALUE`."""
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+        return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise ValueError(f"{text!r} is not a YAML value: {error}") from None
