@@ -1,0 +1,1 @@
+"""From a catalog of datasets to batches of clips."""

@@ -1,0 +1,237 @@
+"""Which clip comes next: exact shares of the sources, as a pure function of (seed, index).
+
+Sources are ordered by name everywhere, so that the order of keys in a file never shows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+from functools import cached_property
+from math import gcd
+from typing import Literal
+
+import numpy as np
+
+PLACES = 10_000  # shares are whole numbers of this
+
+Share = Decimal | float | int | str
+
+
+def parse_shares(shares: Mapping[str, Share]) -> dict[str, Decimal]:
+    """Shares as exact decimals of at most 4 places that sum to exactly 1.
+
+    Raises:
+        ValueError: a share that is no number, is negative or is too fine, or a sum that is not 1.
+    """
+    parsed = {}
+    for name, share in shares.items():
+        try:
+            value = Decimal(str(share))
+            fits = value.is_finite() and value * PLACES == int(value * PLACES)
+        except InvalidOperation:
+            raise ValueError(f"share of {name!r} is {share!r}; it must be a number") from None
+        if not fits or value < 0:
+            raise ValueError(
+                f"share of {name!r} is {share}; it must be between 0 and 1 with at most 4 decimal "
+                "places"
+            )
+        parsed[name] = value
+    total = sum(parsed.values(), Decimal(0))
+    if total != 1:
+        shown = ", ".join(f"{name}: {value}" for name, value in parsed.items())
+        raise ValueError(f"shares sum to {total} ({shown or 'none given'}); they must sum to 1")
+    return parsed
+
+
+def largest_remainder(shares: Mapping[str, Share], total: int) -> dict[str, int]:
+    """`total` divided in proportion to `shares` (any weights) into whole numbers that sum to it.
+
+    Each is less than 1 away from its exact part; ties go to the first name.
+
+    Raises:
+        ValueError: a negative share, or none above 0.
+    """
+    weights = {name: Fraction(str(shares[name])) for name in sorted(shares)}
+    whole = sum(weights.values())
+    if whole <= 0 or min(weights.values()) < 0:
+        raise ValueError(f"shares {dict(shares)}: none may be negative and one must be above 0")
+    exact = {name: weight / whole * total for name, weight in weights.items()}
+    counts = {name: int(part) for name, part in exact.items()}
+    by_remainder = sorted(exact, key=lambda name: counts[name] - exact[name])
+    for name in by_remainder[: total - sum(counts.values())]:
+        counts[name] += 1
+    return counts
+
+
+def round_shares(weights: Mapping[str, Share]) -> dict[str, Decimal]:
+    """The exact shares nearest to `weights`: sizes, a suggestion's floats, or all ones."""
+    return {
+        name: Decimal(part) / PLACES for name, part in largest_remainder(weights, PLACES).items()
+    }
+
+
+def quota_pattern(shares: Mapping[str, Share]) -> np.ndarray:
+    """int16 [period <= 10,000]: indices into the sorted names, to be repeated for ever.
+
+    In every prefix of the repetition each source's count is less than 1 away from its share.
+    The j-th draw of a source with share p may stand at the positions floor((j-1)/p) to
+    ceil(j/p) - 1; the earliest deadline first fills them all, for any number of sources
+    (Baruah et al. 1996, proportionate progress; the sequence that Tijdeman's 1980 chairman
+    assignment asks for).
+    """
+    parsed = parse_shares(shares)
+    parts = [int(parsed[name] * PLACES) for name in sorted(parsed)]
+    divisor = gcd(*parts)
+    weights = [part // divisor for part in parts]
+    period = PLACES // divisor
+    drawn = [0] * len(weights)
+    pattern = np.empty(period, np.int16)
+    for position in range(period):
+        _, chosen = min(
+            (-(-(drawn[i] + 1) * period // weight), i)
+            for i, weight in enumerate(weights)
+            if weight and drawn[i] * period // weight <= position
+        )
+        drawn[chosen] += 1
+        pattern[position] = chosen
+    return pattern
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    source: str
+    clip: int  # index into the source's training clips
+    seed: int  # of everything random about this use of the clip, 0 <= seed < 2**63
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixture:
+    """The stream of clips of a run: index 0 to `total` - 1, over all epochs.
+
+    `sizes`: training clips that exist, per source; give all sources of a sweep, also those with
+    share 0, so that `match_repetition` means the same at every share: it keeps
+    share x (the smallest size) clips of each source, and so the number of different clips and how
+    often each is seen depend neither on the source nor on the shares.
+
+    Raises:
+        ValueError: shares that `parse_shares` refuses, of a source that is unknown; a source with no clips.
+    """
+
+    sizes: Mapping[str, int]
+    shares: Mapping[str, Share]
+    granularity: Literal["clip", "batch"]
+    batch_size: int  # clips of a global batch
+    seed: int
+    total: int  # clips of the whole run
+    match_repetition: bool = False
+    _orders: dict[str, tuple[int, np.ndarray]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        for name in parse_shares(self.shares):
+            if name not in self.sizes:
+                known = ", ".join(sorted(self.sizes))
+                raise ValueError(f"shares name {name!r}, which is no source; sources are {known}")
+        for name, size in self.sizes.items():
+            if size < 1:
+                raise ValueError(f"source {name!r} has no training clips; give it some or drop it")
+
+    @cached_property
+    def sources(self) -> tuple[str, ...]:
+        return tuple(sorted(self.shares))
+
+    @cached_property
+    def kept(self) -> dict[str, int]:
+        """Clips that the run may draw from, per source."""
+        if not self.match_repetition:
+            return {name: self.sizes[name] for name in self.sources}
+        counts = largest_remainder(self.shares, min(self.sizes.values()))
+        return {name: max(1, count) for name, count in counts.items()}
+
+    @cached_property
+    def _pattern(self) -> np.ndarray:
+        return quota_pattern(self.shares)
+
+    @cached_property
+    def _before(self) -> np.ndarray:
+        """int64 [period + 1, sources]: units of each source among the first of a period."""
+        one_hot = self._pattern[:, None] == np.arange(len(self.sources))
+        return np.concatenate([np.zeros((1, len(self.sources)), np.int64), one_hot.cumsum(0)])
+
+    @property
+    def _unit(self) -> int:
+        return 1 if self.granularity == "clip" else self.batch_size
+
+    def _drawn(self, stop: int) -> np.ndarray:
+        """int64 [sources]: clips of each source among the first `stop`."""
+        period = len(self._pattern)
+        unit, inside = divmod(stop, self._unit)
+        passes, position = divmod(unit, period)
+        units = passes * self._before[-1] + self._before[position]
+        drawn: np.ndarray = units * self._unit
+        drawn[self._pattern[position]] += inside
+        return drawn
+
+    def draw(self, index: int) -> Draw:
+        """The clip at `index`; within a source none is used again before all were used."""
+        assert 0 <= index < self.total, f"index {index} is outside the run of {self.total} clips"
+        source_index = int(self._pattern[index // self._unit % len(self._pattern)])
+        source = self.sources[source_index]
+        nth = int(self._drawn(index)[source_index])
+        clip = self._clip(source, nth)
+        return Draw(source, clip, _hash(self.seed, "draw", index))
+
+    def replacement(self, index: int, attempt: int) -> Draw | None:
+        """The stand-in to try (`attempt` 1, 2, ...) for a clip that cannot be read.
+
+        Another clip of the same source, never one tried before; None when there is none left.
+        """
+        first = self.draw(index)
+        others = np.delete(self._subset(first.source), self._place(first))
+        if attempt > len(others):
+            return None
+        seed = _hash(self.seed, "replacement", index)
+        clip = np.random.default_rng(seed).permutation(others)[attempt - 1]
+        return Draw(first.source, int(clip), _hash(self.seed, "draw", index, attempt))
+
+    def counts(self, start: int, stop: int) -> dict[str, int]:
+        """Clips of each source among the indices from `start` to `stop` - 1."""
+        drawn = self._drawn(stop) - self._drawn(start)
+        return {name: int(count) for name, count in zip(self.sources, drawn, strict=True)}
+
+    def repetition(self, total: int) -> dict[str, float]:
+        """How often `total` clips use each source's clips: drawn / (existing and kept)."""
+        counts = self.counts(0, total)
+        return {name: count / self.kept[name] for name, count in counts.items()}
+
+    def _place(self, draw: Draw) -> int:
+        return int(np.flatnonzero(self._subset(draw.source) == draw.clip)[0])
+
+    def _subset(self, source: str) -> np.ndarray:
+        """The clips kept of a source; a smaller subset is part of a larger one."""
+        size, kept = self.sizes[source], self.kept[source]
+        if kept == size:
+            return np.arange(size)
+        seed = _hash(self.seed, "subset", source)
+        return np.random.default_rng(seed).permutation(size)[:kept]
+
+    def _clip(self, source: str, nth: int) -> int:
+        """The `nth` draw of a source: a fresh permutation each pass over its clips."""
+        which_pass, place = divmod(nth, self.kept[source])
+        cached = self._orders.get(source)
+        if cached is None or cached[0] != which_pass:
+            rng = np.random.default_rng(_hash(self.seed, "order", source, which_pass))
+            cached = (which_pass, rng.permutation(self._subset(source)))
+            self._orders[source] = cached
+        return int(cached[1][place])
+
+
+def _hash(*parts: int | str) -> int:
+    """A number below 2**63 that is the same in every process and on every machine."""
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
