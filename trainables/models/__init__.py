@@ -1,0 +1,1 @@
+"""Video ViT, masked autoencoder and classification heads."""

@@ -1,0 +1,117 @@
+"""A video ViT: tubelets of 2 frames x p x p pixels, fixed positions, timm's blocks, mean pooling."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from trainables.config import ClipSettings, ModelSettings
+from trainables.models.timm_blocks import transformer_block
+
+TUBELET_FRAMES = 2
+
+
+class Size(NamedTuple):
+    width: int
+    depth: int
+    heads: int
+    mlp_ratio: float
+
+
+SIZES = {
+    "tiny": Size(96, 4, 4, 3.0),
+    "small": Size(384, 12, 6, 4.0),
+    "base": Size(768, 12, 12, 4.0),
+    "large": Size(1024, 24, 16, 4.0),
+}
+
+
+class VideoViT(nn.Module):
+    """The trunk: video [B, 3, T, H, W] -> feature [B, width], the normalised mean over tokens."""
+
+    positions: Tensor
+
+    def __init__(self, model: ModelSettings, clip: ClipSettings) -> None:
+        super().__init__()
+        size = SIZES[model.size]
+        self.width, self.depth = size.width, size.depth
+        self.patch_size = model.patch_size
+        self.takes_difference = model.tubelet == "difference"
+        self.tokens = (clip.frames // TUBELET_FRAMES) * (clip.resolution // model.patch_size) ** 2
+        self.tubelet_values = 3 * TUBELET_FRAMES * model.patch_size**2
+
+        self.patch_embed = nn.Linear(self.tubelet_values, size.width)
+        self.register_buffer("positions", sincos_positions(self.tokens, size.width), False)
+        drop_rates = torch.linspace(0, model.drop_path, size.depth).tolist()
+        self.blocks = nn.ModuleList(
+            transformer_block(size.width, size.heads, size.mlp_ratio, rate) for rate in drop_rates
+        )
+        self.norm = nn.LayerNorm(size.width, eps=1e-6)
+        self.apply(init_linear)
+
+    def tubelets(self, video: Tensor) -> Tensor:
+        """[B, 3, T, H, W] -> [B, N, 3, 2, p * p], in the form that is embedded."""
+        tubelets = to_tubelets(video, self.patch_size)
+        return difference(tubelets) if self.takes_difference else tubelets
+
+    def encode(self, tubelets: Tensor, visible: Tensor | None = None) -> Tensor:
+        """Tokens [B, N, width] of tubelets [B, N, ...], or only of those at `visible` [B, V]."""
+        values = tubelets.flatten(2)
+        positions = self.positions.expand(len(values), -1, -1)
+        if visible is not None:
+            values, positions = take(values, visible), take(positions, visible)
+        tokens: Tensor = self.patch_embed(values) + positions
+        for block in self.blocks:
+            tokens = block(tokens)
+        return tokens
+
+    def forward(self, video: Tensor) -> Tensor:
+        feature: Tensor = self.norm(self.encode(self.tubelets(video)).mean(dim=1))
+        return feature
+
+
+def to_tubelets(video: Tensor, patch_size: int) -> Tensor:
+    """[B, C, T, H, W] -> [B, N, C, 2, p * p]; N runs over time, then height, then width.
+
+    Flattened from dimension 2, the values lie as in the weight of VideoMAE's Conv3d.
+    """
+    batch, channels, frames, height, width = video.shape
+    p, f = patch_size, TUBELET_FRAMES
+    grid = video.reshape(batch, channels, frames // f, f, height // p, p, width // p, p)
+    tubelets = grid.permute(0, 2, 4, 6, 1, 3, 5, 7)  # B, t, h, w, C, f, p, p
+    return tubelets.reshape(batch, -1, channels, f, p * p)
+
+
+def difference(tubelets: Tensor) -> Tensor:
+    """Each pair of frames (f1, f2) as (3 (f2 - f1), 0.7 (f1 + f2)): motion at first sight.
+
+    A tiny ViT does not find the difference of two frames by itself in a few hundred steps.
+    """
+    first, second = tubelets.unbind(dim=3)
+    return torch.stack([3.0 * (second - first), 0.7 * (first + second)], dim=3)
+
+
+def take(tokens: Tensor, index: Tensor) -> Tensor:
+    """The tokens [B, K, D] that stand at `index` [B, K] of `tokens` [B, N, D]."""
+    return tokens.gather(1, index.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
+
+
+def sincos_positions(count: int, width: int) -> Tensor:
+    """[count, width]: sine at even, cosine at odd places of position / 10000^(2 (j // 2) / width).
+
+    The position runs over all space-time tokens, as in VideoMAE's sinusoid encoding table.
+    """
+    position = torch.arange(count, dtype=torch.float64).unsqueeze(1)
+    place = torch.arange(width, dtype=torch.float64)
+    angle = position / 10000 ** (2 * torch.div(place, 2, rounding_mode="floor") / width)
+    return torch.where(place % 2 == 0, angle.sin(), angle.cos()).float()
+
+
+def init_linear(module: nn.Module) -> None:
+    """Xavier-uniform weights and zero biases, as VideoMAE's pre-training does."""
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
