@@ -118,7 +118,7 @@ class Mixture:
     often each is seen depend neither on the source nor on the shares.
 
     Raises:
-        ValueError: shares that `parse_shares` refuses, of a source that is unknown; a source with no clips.
+        ValueError: shares that `parse_shares` refuses or of an unknown source; an empty source.
     """
 
     sizes: Mapping[str, int]
