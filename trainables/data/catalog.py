@@ -220,7 +220,7 @@ def _splits(
     splits = [row.split or "train" for row in rows]
     if asked is None:
         return splits
-    fractions: dict[str, float] = {**asked}
+    fractions: dict[str, float] = dict(asked.items())
     shown = f"dataset {name!r}: split { ({**fractions}) }"
     if any(not 0 < fraction < 1 for fraction in fractions.values()):
         raise ValueError(f"{shown} has a part that is not between 0 and 1; correct or drop it")
