@@ -1,0 +1,52 @@
+# Two commands: `make demo` and `make test`. Each makes the environment it needs in .venv first.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.PHONY: demo ui test test-slow check claim gestures clean help
+
+PORT ?= 5000
+STORAGE ?= runs
+INSTALLED := .venv/.installed
+RUN := .venv/bin/python
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(INSTALLED) ## the main job on the data it renders itself: about 8 minutes on 2 cores
+	$(RUN) sweeps/mixing.py
+
+ui: $(INSTALLED) ## MLflow on the demo's database, http://localhost:5000
+	@echo "MLflow on http://localhost:$(PORT) (stop with Ctrl-C)"
+	.venv/bin/mlflow server --host 127.0.0.1 --port $(PORT) \
+	  --backend-store-uri sqlite:///$(abspath $(STORAGE))/mlflow.db \
+	  --artifacts-destination $(abspath $(STORAGE))/mlartifacts
+
+test: $(INSTALLED) check ## lint, types and every test that takes less than minutes
+	.venv/bin/pytest -m "not slow"
+
+test-slow: $(INSTALLED) ## the tests that take minutes
+	.venv/bin/pytest -m slow
+
+check: $(INSTALLED) ## ruff and mypy
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+claim: $(INSTALLED) ## the demo world's claim on fresh seeds: at most an hour on 2 cores
+	$(RUN) benchmarks/claim.py
+
+gestures: $(INSTALLED) ## the sweep on real files (needs the data sets beside the project)
+	$(RUN) sweeps/mixing.py sweeps/gestures.yaml
+
+clean: ## removes the environment and every result
+	rm -rf .venv runs
+
+# The first of the Pythons that are supported and really run.
+$(INSTALLED): pyproject.toml constraints.txt
+	@python=; for candidate in python3.11 python3.12 python3; do \
+	  if $$candidate -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' \
+	    2>/dev/null; then python=$$candidate; break; fi; done; \
+	if [ -z "$$python" ]; then echo "No Python 3.11 or 3.12 found: install one and run make again." >&2; exit 1; fi; \
+	echo "Making the environment in .venv with $$($$python --version) (a few minutes the first time)"; \
+	$$python -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@

@@ -1,0 +1,1 @@
+"""Which question is asked: the entry point, what a sweep file means, its plan, records, report."""

@@ -1,0 +1,100 @@
+"""What is checked before anything is trained, so that a mistake costs seconds and no GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from search_spaces.parameters import SimplexParameter
+from search_spaces.points import edges
+from search_spaces.space import Space, check_paths
+from sweeps.plan import excess_repetition
+from sweeps.search import GivenTrial
+from sweeps.sweep import Sweep
+from trainables.config import MixtureSettings, TrialConfig
+from trainables.data.catalog import Dataset, require_splits
+from trainables.data.mixture import parse_shares
+from trainables.settings import nearest
+
+
+def sources_of(sweep: Sweep, space: Space) -> dict[str, str]:
+    """Every source that some trial may pre-train on -> the setting that names it."""
+    trial = sweep.settings.trial
+    named = {
+        "trial.mae.mixture.shares": trial.mae.mixture.shares,
+        "trial.align.mixture.shares": trial.align.mixture.shares,
+        "trial.average.between": {s: 0 for shares in trial.average.between for s in shares},
+    }
+    for path, parameter in space.parameters.items():
+        if isinstance(parameter, SimplexParameter):
+            named[f"{sweep.space_file.name}: {path}"] = dict.fromkeys(parameter.over, 0)
+    for point in sweep.settings.search.points:
+        for path, value in point.set.items():
+            if path.endswith("mixture.shares"):
+                named[f"search.points {point.name!r}"] = value
+    return {source: where for where, shares in named.items() for source in shares}
+
+
+def check_sources(sweep: Sweep, sources: Mapping[str, str], data: Mapping[str, Dataset]) -> None:
+    """Sources and downstream datasets exist, have their splits; no real human by accident."""
+    for source, where in sources.items():
+        if source not in data:
+            raise ValueError(f"{where}: {source!r} is in no catalog{nearest(source, list(data))}")
+        require_splits(data[source], ("train",))
+        if data[source].humans == "real" and not sweep.settings.allow_real_humans:
+            raise ValueError(
+                f"{where}: {source!r} is declared 'humans: real' and pre-training on real people "
+                "is refused; take it out, or set allow_real_humans: true"
+            )
+    for name in sweep.settings.trial.downstream:
+        if name not in data:
+            raise ValueError(f"trial.downstream: {name!r} is in no catalog{nearest(name, list(data))}")
+        require_splits(data[name], ("train", "selection", "report"))
+
+
+def check_space(sweep: Sweep, space: Space) -> None:
+    """Every path is a setting, and the settings accept both ends of every range."""
+    check_paths(space, TrialConfig)
+    for values in edges(space):
+        trial = sweep.trial_with(values, sweep.space_file.name)
+        for mixture in _mixtures(trial):
+            parse_shares(mixture.shares)
+
+
+def within_cap(
+    sweep: Sweep, given: list[GivenTrial], data: Mapping[str, Dataset]
+) -> tuple[list[GivenTrial], list[str]]:
+    """The given trials that keep to `max_repetition`, and why each baseline left out was.
+
+    Raises:
+        ValueError: a point of the sweep file goes past it.
+    """
+    kept, left_out = [], []
+    for trial in given:
+        excess = excess_repetition(sweep.trial_with(trial.values, trial.name), data)
+        if excess and trial.origin == "point":
+            raise ValueError(f"search.points {trial.name!r}: {excess}; change it or raise the cap")
+        if excess:
+            left_out.append(f"{trial.name} is left out: {excess}.")
+        else:
+            kept.append(trial)
+    return kept, left_out
+
+
+def check_storage(folder: Path) -> None:
+    """Raises ValueError where the folder cannot be made or written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(
+            f"storage {folder}: cannot be written ({error.strerror}); give another with "
+            "--set storage=FOLDER"
+        ) from None
+
+
+def _mixtures(trial: TrialConfig) -> Iterator[MixtureSettings]:
+    yield trial.mae.mixture
+    yield trial.align.mixture

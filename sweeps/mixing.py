@@ -1,0 +1,80 @@
+"""Searches how to mix synthetic and human-free video, for how long to train, how to average.
+
+Without a sweep file it runs the demo, on clips that it renders itself. The same command again
+continues: finished trials are kept, interrupted ones go on, nothing is trained twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT) not in sys.path:  # run as a script: this folder is on the path, the project is not
+    sys.path.insert(0, str(ROOT))
+
+from sweeps.run import run_sweep  # noqa: E402
+from sweeps.sweep import Sweep, parse_assignments  # noqa: E402
+from sweeps.terminal import make_console  # noqa: E402
+
+EXAMPLES = """examples:
+  python sweeps/mixing.py                                   the demo
+  python sweeps/mixing.py my.yaml --dry-run                 the plan and its price
+  python sweeps/mixing.py my.yaml --trials 40               more trials of the same sweep
+  python sweeps/mixing.py my.yaml --set trial.seed=1 --set name=my-seed-1
+  ray job submit --working-dir . -- python sweeps/mixing.py my.yaml
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run from the command line. Returns 0; 2 for what the user can mend; 130 when interrupted."""
+    parser = argparse.ArgumentParser(
+        prog="python sweeps/mixing.py",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "sweep",
+        nargs="?",
+        type=Path,
+        default=ROOT / "sweeps" / "demo.yaml",
+        metavar="SWEEP.yaml",
+        help="the sweep file (default: the demo)",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the plan and its price, touch nothing"
+    )
+    parser.add_argument(
+        "--trials", type=int, metavar="N", help="trials in all, baselines included; more extends"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a setting of the sweep file by its dotted path; may be given several times",
+    )
+    arguments = parser.parse_args(argv)
+    console = make_console()
+    try:
+        overrides = parse_assignments(arguments.set)
+        if arguments.trials is not None:
+            overrides["search.trials"] = arguments.trials
+        run_sweep(Sweep(arguments.sweep, overrides), console, dry_run=arguments.dry_run)
+    except ValueError as error:
+        if os.environ.get("SWEEPS_TRACEBACK"):
+            raise
+        console.print("error:", style="red bold", end=" ")
+        console.print(str(error), markup=False, soft_wrap=True)
+        return 2
+    except KeyboardInterrupt:
+        console.print("Stopped. What is finished is kept; the same command continues.")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,226 @@
+"""The plan of a sweep: which stages its known trials stand on, what is there already, the price.
+
+Trials that the sampler will suggest are not known yet; the plan says how many there are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from trainables.config import TrialConfig
+from trainables.data.catalog import Dataset
+from trainables.data.mixture import largest_remainder, parse_shares
+from trainables.stage import Stage
+from trainables.stage_store import Record, StageStore
+from trainables.trial import trial_stages
+
+
+@dataclass(kw_only=True)
+class PlannedStage:
+    stage: Stage
+    cached: bool
+    clips: int
+    seconds: float | None  # device-seconds; None while no such stage has been timed
+    repetition: dict[str, float]  # source -> clips drawn / clips that exist
+    trials: list[int] = field(default_factory=list)
+
+
+@dataclass(kw_only=True)
+class Plan:
+    stages: list[PlannedStage]  # in an order in which they can run
+    known_trials: dict[int, str]
+    to_suggest: int  # trials that the sampler will add
+    trial_clips: int  # clips that training a trial of the sweep's own settings alone would take
+    budget_neutral: bool
+
+    @property
+    def missing(self) -> list[PlannedStage]:
+        return [planned for planned in self.stages if not planned.cached]
+
+
+def make_plan(
+    trials: Mapping[int, tuple[str, TrialConfig]],
+    to_suggest: int,
+    data: Mapping[str, Dataset],
+    store: StageStore,
+) -> Plan:
+    """`trials`: number -> (name, settings) of every trial that is known before the search."""
+    rates = measured_rates(store)
+    stages: dict[str, PlannedStage] = {}
+    clips_alone = 0
+    for number, (_, trial) in trials.items():
+        alone = 0
+        for stage in trial_stages(trial, data).all():
+            if stage.identity not in stages:
+                clips = stage_clips(stage, data)
+                rate = rates.get(rate_key(stage.kind, stage.settings))
+                stages[stage.identity] = PlannedStage(
+                    stage=stage,
+                    cached=store.record(stage.identity) is not None,
+                    clips=clips,
+                    seconds=None if rate is None else rate * clips,
+                    repetition=repetition(stage, data),
+                )
+            stages[stage.identity].trials.append(number)
+            alone += stages[stage.identity].clips
+        clips_alone = max(clips_alone, alone)
+    return Plan(
+        stages=list(stages.values()),
+        known_trials={number: name for number, (name, _) in trials.items()},
+        to_suggest=to_suggest,
+        trial_clips=clips_alone,
+        budget_neutral=not any(
+            "sum_of_sources" in (trial.mae.clips_per_epoch, trial.align.clips_per_epoch)
+            for _, trial in trials.values()
+        ),
+    )
+
+
+def stage_clips(stage: Stage, data: Mapping[str, Dataset]) -> int:
+    """Clips that go through the model while the stage runs."""
+    if stage.kind in ("mae", "align"):
+        settings = stage.settings[stage.kind]
+        return int(settings["epochs"] * settings["clips_per_epoch"])
+    if stage.kind == "finetune":
+        train = data[stage.settings["dataset"]].split("train")
+        return int(stage.settings["finetune"]["epochs"] * len(train))
+    if stage.kind in ("features", "evaluate"):
+        return len(data[stage.settings["dataset"]].split(stage.settings["split"]))
+    return 0
+
+
+def repetition(stage: Stage, data: Mapping[str, Dataset]) -> dict[str, float]:
+    """How often a clip of each source is drawn (source -> clips drawn / clips that exist)."""
+    if stage.kind not in ("mae", "align"):
+        return {}
+    shares = parse_shares(stage.settings[stage.kind]["mixture"]["shares"])
+    drawn = largest_remainder(shares, stage_clips(stage, data))
+    sizes = {source: len(data[source].split("train")) for source in drawn}
+    if stage.settings[stage.kind]["mixture"]["match_repetition"]:
+        highest = max(drawn[source] / sizes[source] for source in drawn)
+        return dict.fromkeys(drawn, highest)
+    return {source: drawn[source] / sizes[source] for source in drawn}
+
+
+def excess_repetition(trial: TrialConfig, data: Mapping[str, Dataset]) -> str | None:
+    """Why the trial goes past its `max_repetition`; None if it keeps to it."""
+    for stage in trial_stages(trial, data).all():
+        if stage.kind not in ("mae", "align"):
+            continue
+        cap = (trial.mae if stage.kind == "mae" else trial.align).mixture.max_repetition
+        for source, times in repetition(stage, data).items():
+            if cap is not None and times > cap:
+                return (
+                    f"{stage.kind} would draw each clip of {source!r} {times:.1f} times, "
+                    f"max_repetition is {cap:g}"
+                )
+    return None
+
+
+def measured_rates(store: StageStore) -> dict[str, float]:
+    """Median device-seconds a clip of the finished stages, by kind, model and clip."""
+    seen: dict[str, list[float]] = {}
+    for record in finished_records(store):
+        if record.cost.get("clips"):
+            key = rate_key(record.stage["kind"], record.stage["settings"])
+            seen.setdefault(key, []).append(record.cost["device_seconds"] / record.cost["clips"])
+    return {key: median(rates) for key, rates in seen.items()}
+
+
+def rate_key(kind: str, settings: Mapping[str, Any]) -> str:
+    """Stages with the same key take about the same time a clip."""
+    return json.dumps([kind, settings.get("model"), settings.get("clip")], sort_keys=True)
+
+
+def finished_records(store: StageStore) -> Iterable[Record]:
+    for path in sorted(store.root.glob("*/record.json")):
+        record = store.record(path.parent.name)
+        if record is not None:
+            yield record
+
+
+def describe(stage: Stage) -> str:
+    """What tells a stage from the others of its kind, for a person."""
+    if stage.kind in ("mae", "align"):
+        shares = stage.settings[stage.kind]["mixture"]["shares"]
+        return " + ".join(f"{share} {source}" for source, share in shares.items())
+    if stage.kind == "average":
+        return f"coefficient {stage.settings['coefficient']:g}"
+    if stage.kind in ("features", "finetune", "evaluate"):
+        split = stage.settings.get("split", "train")
+        return f"{stage.settings['dataset']} {split}"
+    if stage.kind == "probe":
+        dataset = stage.inputs["train"].settings["dataset"]
+        return f"{dataset} {stage.settings['split']}"
+    return ""
+
+
+SHOWN = ("mae", "align", "average", "finetune")  # the others follow from these
+
+
+def print_plan(plan: Plan, console: Console) -> None:
+    """The plan as a table of what is trained, and a paragraph on the rest."""
+    table = Table(title="Plan", title_justify="left", header_style="bold")
+    for column in ("stage", "what", "clips", "repetition", "trials", "state", "time"):
+        table.add_column(column, justify="right" if column in ("clips", "time") else "left")
+    for planned in plan.stages:
+        if planned.stage.kind not in SHOWN:
+            continue
+        table.add_row(
+            f"{planned.stage.kind} {planned.stage.identity[:6]}",
+            describe(planned.stage),
+            f"{planned.clips:,}" if planned.clips else "",
+            " ".join(f"{name} {times:.1f}x" for name, times in planned.repetition.items()),
+            ", ".join(map(str, planned.trials)),
+            "done" if planned.cached else "to do",
+            "" if planned.cached else duration(planned.seconds),
+        )
+    console.print(table)
+    for line in plan_lines(plan):
+        console.print(line, highlight=False)
+
+
+def plan_lines(plan: Plan) -> list[str]:
+    """The plan in sentences; they also open the parent run in MLflow."""
+    cached = sum(planned.cached for planned in plan.stages)
+    uses = sum(len(planned.trials) for planned in plan.stages)
+    lines = [
+        f"{len(plan.known_trials)} trials are known and stand on {len(plan.stages)} stages "
+        f"(without sharing: {uses}); {cached} are done, {len(plan.missing)} to do.",
+    ]
+    clips = sum(planned.clips for planned in plan.missing)
+    if plan.to_suggest:
+        lines.append(
+            f"{plan.to_suggest} more trials will be suggested from the scores; "
+            f"one takes at most {plan.trial_clips:,} clips."
+        )
+    if clips or plan.to_suggest:
+        seconds = [planned.seconds for planned in plan.missing if planned.clips]
+        if seconds and None not in seconds:
+            total = sum(value for value in seconds if value is not None)
+            price = f"about {duration(total)} of device time, by stages timed earlier"
+        else:
+            price = "their time is told once one stage of each kind has been timed"
+        lines.append(f"To do for the known trials: {clips:,} clips; {price}.")
+    if not plan.budget_neutral:
+        lines.append(
+            "NOT budget-neutral: clips_per_epoch is sum_of_sources, so the mix also changes the "
+            "length of training."
+        )
+    return lines
+
+
+def duration(seconds: float | None) -> str:
+    """'42 s', '7 min', '3.5 h', or '?' when not known."""
+    if seconds is None:
+        return "?"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,182 @@
+"""A sweep on disk: `sweep.json` and `trials/NNNN.json`. These files are the truth.
+
+A record is written before its trial starts and after each change, in one stroke: a crash leaves the
+old file or the new one, never half of one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import ConfigDict, Field, JsonValue, ValidationError
+from pydantic.dataclasses import dataclass
+
+Origin: TypeAlias = Literal["baseline", "point", "suggested"]
+State: TypeAlias = Literal["waiting", "running", "complete", "failed", "pruned"]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", strict=True))
+class TrialRecord:
+    """All that is known of a trial. Change it with `dataclasses.replace`, then write it."""
+
+    number: Annotated[int, Field(ge=0)]
+    name: str | None  # "baseline: synthetic only"; suggested trials have none
+    origin: Origin
+    values: dict[str, JsonValue]  # dotted path -> value
+    params: dict[str, bool | int | float | str | None]  # the sampler's; empty outside its space
+    state: State
+    score: Finite | None = None
+    scores: dict[str, Finite] = field(default_factory=dict)  # per downstream dataset
+    intermediate: list[dict[str, int | Finite]] = field(default_factory=list)  # step, value
+    stages: dict[str, str] = field(default_factory=dict)  # role -> identity
+    reason: str | None = None  # why it failed or was pruned
+    mlflow_run_id: str | None = None
+    started_at: str | None = None  # ISO 8601, UTC
+    finished_at: str | None = None
+    attempts: int = 0
+
+    def __post_init__(self) -> None:
+        if self.state == "complete" and self.score is None:
+            raise ValueError(f"trial {self.number} is complete without a score; it has failed")
+        if self.state == "failed" and not self.reason:
+            raise ValueError(f"trial {self.number} has failed without a reason; state it")
+
+    @property
+    def finished(self) -> bool:
+        return self.state in ("complete", "failed", "pruned")
+
+
+def write_record(folder: Path, record: TrialRecord) -> None:
+    """Write `folder/trials/NNNN.json`. Raises OSError if the folder cannot be written."""
+    write_json(_record_path(folder, record.number), asdict(record))
+
+
+def read_records(folder: Path) -> list[TrialRecord]:
+    """Every trial of the sweep in `folder`, by number.
+
+    Raises:
+        ValueError: a record is damaged or missing; the message names it.
+    """
+    names = [path.name for path in (folder / "trials").glob("*.json")]
+    numbers = sorted(int(name[:-5]) for name in names if re.fullmatch(r"\d{4,}\.json", name))
+    return [_read_record(folder, number) for number in range(max(numbers, default=-1) + 1)]
+
+
+def _record_path(folder: Path, number: int) -> Path:
+    return folder / "trials" / f"{number:04d}.json"
+
+
+def _read_record(folder: Path, number: int) -> TrialRecord:
+    path = _record_path(folder, number)
+    try:
+        record = TrialRecord(**json.loads(path.read_text()))
+        if record.number != number:
+            raise ValueError(f"holds trial {record.number}")
+    except (OSError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: is no record of trial {number} ({_short(error)}); restore it, or delete it "
+            "and all later records: those trials are then chosen again and reuse finished stages"
+        ) from None
+    return record
+
+
+def _short(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        return "; ".join(
+            f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in error.errors()
+        )
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+
+
+def write_sweep(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write `folder/sweep.json`, the resolved settings of the sweep."""
+    write_json(folder / "sweep.json", settings)
+
+
+def read_sweep(folder: Path) -> dict[str, Any] | None:
+    """The stored settings; None where the sweep is new. Raises ValueError if damaged."""
+    path = folder / "sweep.json"
+    try:
+        settings = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ValueError(f"{path}: is no JSON ({error}); restore it, or rename the sweep") from None
+    assert isinstance(settings, dict)
+    return settings
+
+
+def check_same_sweep(
+    stored: Mapping[str, Any], new: Mapping[str, Any], may_change: Sequence[str]
+) -> None:
+    """Check that `new` settings continue the `stored` sweep.
+
+    Args:
+        may_change: dotted keys that are free, with all that lies below them.
+
+    Raises:
+        ValueError: names each differing key with both values.
+    """
+    before, after = _flat(json.loads(_dumps(stored))), _flat(json.loads(_dumps(new)))
+    differing = [
+        key
+        for key in dict.fromkeys([*before, *after])
+        if before.get(key, _ABSENT) != after.get(key, _ABSENT)
+        and not any(key == free or key.startswith(f"{free}.") for free in may_change)
+    ]
+    if differing:
+        lines = [
+            f"  {key}: {_shown(before, key)} when it began, {_shown(after, key)} now"
+            for key in differing
+        ]
+        raise ValueError(
+            "this sweep has begun with other settings:\n"
+            + "\n".join(lines)
+            + "\ngive the changed sweep another name, or set these back to continue it"
+        )
+
+
+_ABSENT = object()
+
+
+def _shown(flat: Mapping[str, Any], key: str) -> str:
+    return json.dumps(flat[key]) if key in flat else "absent"
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted keys; lists and empty mappings are values."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Replace `path` by `data` as JSON, in one stroke and flushed to disk."""
+    text = _dumps(data)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.tmp")
+    with unfinished.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(unfinished, path)
+    directory = os.open(path.parent, os.O_RDONLY)  # the rename itself must survive a power cut
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _dumps(data: Any) -> str:
+    return json.dumps(data, indent=1, allow_nan=False)

@@ -1,0 +1,238 @@
+"""The trials of a sweep: stored ones first, then baselines and points, then suggestions.
+
+Every change is written to `trials/NNNN.json` before anything acts on it.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cluster.tune import Assignment
+from search_spaces.points import standard_baselines
+from search_spaces.space import Space
+from search_spaces.study import Study
+from sweeps.plan import excess_repetition
+from sweeps.records import Origin, TrialRecord, read_records, write_record
+from sweeps.sweep import Sweep
+from trainables.config import TrialConfig
+from trainables.data.catalog import Dataset
+from trainables.trial import trial_score
+
+RANDOM_WEIGHTS = "baseline: random weights"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GivenTrial:
+    """A trial that runs before the sampler is asked."""
+
+    name: str
+    origin: Origin
+    values: dict[str, Any]  # dotted path -> value, laid over the sweep's trial
+
+
+def given_trials(sweep: Sweep, space: Space, sizes: Mapping[str, int]) -> list[GivenTrial]:
+    """Baselines (random weights, each source alone, equal, proportional), then the file's points.
+
+    `sizes`: training clips of each source.
+    """
+    given = []
+    if sweep.settings.search.baselines:
+        given = [
+            GivenTrial(name=point.name, origin="baseline", values=dict(point.values))
+            for point in standard_baselines(space, sizes)
+        ]
+        nothing = {"mae.epochs": 0, "align.epochs": 0}
+        given.insert(0, GivenTrial(name=RANDOM_WEIGHTS, origin="baseline", values=nothing))
+    given += [
+        GivenTrial(name=point.name, origin="point", values=dict(point.set))
+        for point in sweep.settings.search.points
+    ]
+    return given
+
+
+class Search:
+    """Hands out trials and takes their results; what the cluster layer sees of a sweep.
+
+    `on_change` is called with each record that was written. Safe to call from several threads.
+    """
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        space: Space,
+        given: list[GivenTrial],
+        data: Mapping[str, Dataset],
+        on_change: Callable[[TrialRecord], None] = lambda record: None,
+    ) -> None:
+        self._sweep = sweep
+        self._space = space
+        self._given = given
+        self._data = data
+        self._on_change = on_change
+        self._lock = threading.RLock()
+        self.records = read_records(sweep.folder)
+        # Written down before they start; a sweep that is continued hands these out first.
+        self._pending = [record.number for record in self.records if not record.finished]
+        self._study = Study(
+            space,
+            sampler=sweep.settings.search.sampler,
+            seed=sweep.settings.search.seed,
+            startup_trials=len(given) + 1,
+            past=self.records,
+        )
+
+    @property
+    def folder(self) -> Path:
+        return self._sweep.folder
+
+    def listen(self, on_change: Callable[[TrialRecord], None]) -> None:
+        self._on_change = on_change
+
+    def unfinished(self) -> int:
+        """How many trials are still to run."""
+        return self._sweep.settings.search.trials - sum(r.finished for r in self.records)
+
+    def known(self) -> dict[int, tuple[str, TrialConfig]]:
+        """Number -> (name, settings) of the trials that are known before the sampler is asked."""
+        known = {r.number: (trial_name(r), self.config(r)) for r in self.records}
+        for number in range(len(known), min(len(self._given), self._sweep.settings.search.trials)):
+            given = self._given[number]
+            known[number] = (given.name, self._sweep.trial_with(given.values, given.name))
+        return known
+
+    def config(self, record: TrialRecord) -> TrialConfig:
+        return self._sweep.trial_with(record.values, f"trial {record.number}")
+
+    # The Study protocol of cluster.tune.
+
+    def ask(self) -> Assignment | None:
+        """The next trial; None when the sweep has its trials or the grid is exhausted."""
+        with self._lock:
+            record = self.records[self._pending.pop(0)] if self._pending else self._new()
+            while record is not None and (excess := self._excess(record)):
+                self.failed(record.number, excess)
+                record = self._new()
+            if record is None:
+                return None
+            record = self._write(
+                record,
+                state="running",
+                started_at=record.started_at or now(),
+                attempts=record.attempts + 1,
+            )
+            return Assignment(
+                number=record.number,
+                trial=self.config(record).model_dump(mode="json"),
+                name=trial_name(record),
+                may_stop=record.origin == "suggested",
+            )
+
+    def progress(self, number: int, point: Mapping[str, Any]) -> None:
+        """An intermediate value: `epoch` and `heldout_accuracy`."""
+        with self._lock:
+            record = self.records[number]
+            step, value = int(point["epoch"]), float(point["heldout_accuracy"])
+            if step > max((int(p["step"]) for p in record.intermediate), default=-1):
+                self._study.report(number, step, value)
+                intermediate = [*record.intermediate, {"step": step, "value": value}]
+                self._write(record, intermediate=intermediate)
+
+    def complete(self, number: int, accuracies: Mapping[str, float], stages: Mapping[str, str]) -> None:
+        """The trial's top-1 per downstream dataset, and its stages (role -> identity)."""
+        with self._lock:
+            record = self.records[number]
+            score = trial_score(self.config(record), accuracies)
+            if self._study.tell(number, "complete", score) == "failed":
+                self._finish(record, state="failed", reason=f"its score is {score}")
+                return
+            self._finish(
+                record, state="complete", score=score, scores=dict(accuracies), stages=dict(stages)
+            )
+
+    def failed(self, number: int, reason: str) -> None:
+        with self._lock:
+            self._study.tell(number, "failed")
+            self._finish(self.records[number], state="failed", reason=reason)
+
+    def pruned(self, number: int, reason: str) -> None:
+        with self._lock:
+            self._study.tell(number, "pruned")
+            self._finish(self.records[number], state="pruned", reason=reason)
+
+    def _new(self) -> TrialRecord | None:
+        number = len(self.records)
+        if number >= self._sweep.settings.search.trials:
+            return None
+        if number < len(self._given):
+            given = self._given[number]
+            in_space = {**self._fixed_values(), **given.values}
+            name, origin, values = given.name, given.origin, given.values
+            params = self._study.add(in_space).params
+        else:
+            suggestion = self._study.ask()
+            if suggestion is None:
+                return None
+            name, origin, values = None, "suggested", suggestion.values
+            params = suggestion.params
+        record = TrialRecord(
+            number=number,
+            name=name,
+            origin=origin,
+            values=values,
+            params=params,
+            state="waiting",
+        )
+        self.records.append(record)
+        return record
+
+    def _excess(self, record: TrialRecord) -> str | None:
+        return excess_repetition(self.config(record), self._data)
+
+    def _fixed_values(self) -> dict[str, Any]:
+        """What the sweep's own trial has at the paths of the space."""
+        trial = self._sweep.settings.trial.model_dump(mode="json")
+        return {path: _at(trial, path) for path in self._space.parameters}
+
+    def _finish(self, record: TrialRecord, **changes: Any) -> None:
+        self._write(record, finished_at=now(), **changes)
+
+    def _write(self, record: TrialRecord, **changes: Any) -> TrialRecord:
+        record = replace(record, **changes)
+        write_record(self.folder, record)
+        self.records[record.number] = record
+        self._on_change(record)
+        return record
+
+
+def trial_name(record: TrialRecord) -> str:
+    """The given name, or the values that were suggested in a few words."""
+    if record.name:
+        return record.name
+    return ", ".join(f"{_short(path)} {_shown(value)}" for path, value in record.values.items())
+
+
+def _short(path: str) -> str:
+    """'mae.epochs' stays, 'align.mixture.shares' is 'shares': what a person calls it."""
+    return re.sub(r"^.*\.(shares|method|coefficient)$", r"\1", path)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return " + ".join(f"{float(share):g} {source}" for source, share in value.items())
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _at(tree: Mapping[str, Any], path: str) -> Any:
+    for part in path.split("."):
+        tree = tree[part]
+    return tree
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,148 @@
+"""What a sweep file means: one question, its trial's settings, its search, where it runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from trainables.config import AsTuple, Execution, Positive, TrialConfig
+from trainables.data.demo_world.settings import WorldSettings
+from trainables.settings import (
+    Settings,
+    check_setting,
+    load_yaml,
+    parse,
+    parse_yaml_value,
+    with_overrides,
+)
+
+STORAGE_VARIABLE = "SWEEPS_HOME"
+
+
+class DatasetSettings(Settings):
+    """Either a catalog file (relative to the sweep file) or a demo world that is rendered."""
+
+    catalog: str | None = None
+    demo_world: WorldSettings | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.catalog is None) == (self.demo_world is None):
+            raise ValueError("give exactly one of 'catalog' (a file) and 'demo_world' (settings)")
+        return self
+
+
+class PointSettings(Settings):
+    """A trial that runs before the sampler is asked: the sweep's trial with some settings set."""
+
+    name: str
+    set: dict[str, Any]  # noqa: A003 (reads as the file does)
+
+
+class EarlyStopping(Settings):
+    """ASHA on the mean held-out accuracy over the sources; baselines are never stopped."""
+
+    grace_epochs: Positive
+    reduction_factor: Annotated[int, Field(ge=2)]
+
+
+class SearchSettings(Settings):
+    space: str  # a file of search_spaces/, relative to the sweep file
+    sampler: Literal["tpe", "gp", "random", "grid"] = "tpe"
+    seed: Annotated[int, Field(ge=0)]
+    trials: Positive  # in all, the baselines and points included
+    concurrent: Positive = 1
+    baselines: bool = True  # random weights, each source alone, 1:1, proportional to size
+    points: Annotated[tuple[PointSettings, ...], AsTuple] = ()
+    early_stopping: EarlyStopping | None = None
+
+
+class ExecutionSettings(Settings):
+    """How each kind of stage runs; `tasks` are features, probes, averages."""
+
+    mae: Execution
+    align: Execution
+    finetune: Execution
+    tasks: Execution
+    attempts: Positive  # of a stage whose worker dies
+
+
+class TrackingSettings(Settings):
+    """`uri: null` keeps MLflow's database in the storage folder."""
+
+    uri: str | None
+
+
+class SweepSettings(Settings):
+    """A sweep file, whole."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    question: str
+    storage: str
+    allow_real_humans: bool
+    datasets: DatasetSettings
+    trial: TrialConfig
+    search: SearchSettings
+    execution: ExecutionSettings
+    tracking: TrackingSettings
+
+
+class Sweep:
+    """A checked sweep file with its paths worked out."""
+
+    def __init__(self, path: Path, overrides: Mapping[str, Any]) -> None:
+        """Raises ValueError for anything in the file or in `overrides` (dotted path -> value)."""
+        for key in overrides:
+            check_setting(SweepSettings, key)
+        data = with_overrides(load_yaml(path), dict(overrides))
+        self.file = path
+        self.settings = parse(SweepSettings, data, "")
+        # As written, for points to be laid over: parsing a point checks it whole.
+        self._trial_data: dict[str, Any] = data["trial"]
+        self.storage = storage_folder(self.settings.storage)
+        self.folder = self.storage / self.settings.name
+        self.space_file = path.parent / self.settings.search.space
+        for point in self.settings.search.points:
+            self.trial_with(point.set, f"search.points {point.name!r}")
+
+    def trial_with(self, values: Mapping[str, Any], where: str) -> TrialConfig:
+        """The sweep's trial with dotted settings set to `values`."""
+        for key in values:
+            try:
+                check_setting(TrialConfig, key)
+            except ValueError as error:
+                raise ValueError(f"{where}: {error}") from None
+        return parse(TrialConfig, with_overrides(self._trial_data, dict(values)), where)
+
+    def identity(self) -> dict[str, Any]:
+        """The settings as JSON values, as sweep.json keeps them."""
+        return self.settings.model_dump(mode="json")
+
+
+def storage_folder(storage: str) -> Path:
+    """`storage` as an absolute folder; a relative one lies in $SWEEPS_HOME.
+
+    Without the variable it lies in the current folder, except in a Ray job, whose current folder
+    is a copy that is thrown away: there it lies in the home folder.
+    """
+    path = Path(os.path.expandvars(storage)).expanduser()
+    if path.is_absolute():
+        return path
+    in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+    home = os.environ.get(STORAGE_VARIABLE) or (Path.home() if in_job else Path.cwd())
+    return Path(home).resolve() / path
+
+
+def parse_assignments(assignments: list[str]) -> dict[str, Any]:
+    """`--set key.path=value` arguments as a mapping; values read as YAML does."""
+    overrides = {}
+    for text in assignments:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise ValueError(f"--set {text}: is not key.path=value; for example trial.seed=1")
+        overrides[key.strip()] = parse_yaml_value(value)
+    return overrides

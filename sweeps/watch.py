@@ -1,0 +1,149 @@
+"""Carries what happens to the terminal and to MLflow, in one thread and in order."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from cluster.tracking import Tracker
+from sweeps.plan import describe, make_plan, plan_lines
+from sweeps.records import TrialRecord
+from sweeps.search import Search, trial_name
+from sweeps.terminal import Terminal
+from trainables.data.catalog import Dataset
+from trainables.stage import TRAINED, Stage
+from trainables.stage_store import StageStore
+from trainables.trial import trial_stages
+
+Events = Callable[[int], tuple[list[dict[str, Any]], int]]  # since -> (events, next)
+POLL_SECONDS = 0.5
+
+
+class Watch:
+    """Trials' changes come by `changed`, stages' events are asked for through `follow`."""
+
+    def __init__(
+        self,
+        search: Search,
+        data: Mapping[str, Dataset],
+        store: StageStore,
+        tracker: Tracker,
+        terminal: Terminal,
+    ) -> None:
+        self._search = search
+        self._data = data
+        self._store = store
+        self._tracker = tracker
+        self._terminal = terminal
+        self._changed: queue.SimpleQueue[TrialRecord] = queue.SimpleQueue()
+        self._stages = {s.identity: s for n in search.known() for s in self._stages_of(n)}
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._events: Events | None = None
+        self._next_event = 0
+
+    def catch_up(self) -> None:
+        """Bring MLflow to what the files say: an earlier process may have died between the two."""
+        for record in self._search.records:
+            if record.finished:
+                self._track_trial(record)
+                for stage in self._stages_of(record.number):
+                    self._track_stage(stage.identity)
+
+    def changed(self, record: TrialRecord) -> None:
+        self._changed.put(record)
+
+    def follow(self, events: Events) -> None:
+        """Start the thread; `events` is polled until `stop`."""
+        self._events = events
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Tell what is still to be told, then end."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(POLL_SECONDS):
+            self._drain()
+        self._drain()
+
+    def _drain(self) -> None:
+        while not self._changed.empty():
+            record = self._changed.get()
+            self._terminal.trial(record)
+            self._track_trial(record)
+        assert self._events is not None
+        events, self._next_event = self._events(self._next_event)
+        for event in events:
+            self._stage_event(event)
+
+    def _stage_event(self, event: dict[str, Any]) -> None:
+        identity, kind, state = event["identity"], event["kind"], event["state"]
+        stage = self._stages.get(identity)
+        shown = dict(event)
+        if stage is not None:
+            shown["what"] = describe(stage)
+            shown["epochs"] = stage.settings.get(kind, {}).get("epochs")
+        self._terminal.stage(shown)
+        if state == "progress":
+            self._tracker.stage_progress(identity, kind, [event["point"]])
+        elif state in ("finished", "reused"):
+            self._track_stage(identity)
+        elif state == "failed":
+            self._tracker.stage_failed(identity, kind, event["reason"])
+        if state == "finished" and kind in TRAINED:
+            self._tell_price()
+
+    def _tell_price(self) -> None:
+        plan = make_plan(self._search.known(), 0, self._data, self._store)
+        if any(planned.clips for planned in plan.missing):
+            self._terminal.say(f"[dim]{plan_lines(plan)[-1]}[/dim]")
+
+    def _track_stage(self, identity: str) -> None:
+        record = self._store.record(identity)
+        if record is not None:
+            kind = record.stage["kind"]
+            self._tracker.stage_progress(identity, kind, self._store.progress(identity))
+            self._tracker.stage_finished(record)
+
+    def _track_trial(self, record: TrialRecord) -> None:
+        number = record.number
+        config = self._search.config(record)
+        if record.state in ("waiting",):
+            return
+        for stage in self._stages_of(number):
+            self._stages[stage.identity] = stage
+        self._tracker.trial_started(
+            number,
+            trial_name(record),
+            config.model_dump(mode="json"),
+            {"origin": record.origin},
+        )
+        if record.finished:
+            metrics = {f"accuracy/{name}": value for name, value in record.scores.items()}
+            if record.score is not None:
+                metrics = {"score": record.score, **metrics}
+            roles = {_role(stage): stage.identity for stage in self._stages_of(number)}
+            self._tracker.trial_finished(number, record.state, metrics, roles, record.reason)
+        elif record.intermediate:
+            point = record.intermediate[-1]
+            self._tracker.trial_progress(
+                number, {"epoch": point["step"], "heldout_accuracy": point["value"]}
+            )
+
+    def _stages_of(self, number: int) -> list[Stage]:
+        if number < len(self._search.records):
+            config = self._search.config(self._search.records[number])
+        else:
+            config = self._search.known()[number][1]
+        return list(trial_stages(config, self._data).all())
+
+
+def _role(stage: Stage) -> str:
+    """'align 0.5 scenes + 0.5 synthetic': unique within a trial."""
+    return f"{stage.kind} {describe(stage)}".strip()

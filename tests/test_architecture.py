@@ -1,0 +1,93 @@
+"""The rules of the layout: imports run one way, and few files know the big libraries."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("trainables", "search_spaces", "cluster", "sweeps")
+MAY_IMPORT = {
+    "trainables": {"trainables"},
+    "search_spaces": {"search_spaces", "trainables"},  # settings, to name a setting that is none
+    "cluster": {"cluster", "trainables"},
+    "sweeps": {"sweeps", "cluster", "search_spaces", "trainables"},
+}
+ONLY_HERE = {
+    "ray": {"cluster/ray_session.py", "cluster/stages.py", "cluster/stage_runs.py", "cluster/tune.py"},
+    "mlflow": {"cluster/tracking.py"},
+    "optuna": {"search_spaces/study.py"},
+    "decord": {"trainables/data/clips.py"},
+}
+FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level names of everything the file imports, inside functions too."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_run_one_way(path: Path) -> None:
+    package = path.relative_to(ROOT).parts[0]
+    ours = imported(path) & {*PACKAGES, "tests", "benchmarks"}
+    assert ours <= MAY_IMPORT[package]
+
+
+@pytest.mark.parametrize("library", ONLY_HERE)
+def test_few_files_know_the_library(library: str) -> None:
+    users = {str(path.relative_to(ROOT)) for path in FILES if library in imported(path)}
+    assert users <= ONLY_HERE[library]
+    assert users, f"no file imports {library}: the rule guards nothing"
+
+
+def test_planning_needs_neither_torch_nor_ray_nor_decord() -> None:
+    code = (
+        "import sys, sweeps.sweep, sweeps.plan, sweeps.search, trainables.trial, cluster.tune\n"
+        "print(sorted({'torch', 'decord', 'timm'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_readmes_map_names_every_file_and_only_files() -> None:
+    readme = (ROOT / "README.md").read_text()
+    section = readme.split("## The map", 1)[1].split("\n## ", 1)[0]
+    folder, named = "", set()
+    for line in section.splitlines():
+        if match := re.match(r"^(\S+/)\s", line):
+            folder = match[1]
+        for name in re.findall(r"[\w.-]+\.(?:py|yaml|sh|md|toml|txt)\b", line):
+            named.add(f"{folder}{name}" if line.startswith(" ") else name)
+    for name in named:
+        assert (ROOT / name).exists(), f"the README's map names {name}, which is not there"
+    ours = {
+        str(path.relative_to(ROOT))
+        for path in [*FILES, *(ROOT / "benchmarks").glob("*.py")]
+        if path.name != "__init__.py"
+    }
+    assert ours <= named, f"the README's map leaves out {sorted(ours - named)}"
+
+
+def test_no_file_holds_two_roles() -> None:
+    long = {str(p.relative_to(ROOT)): len(p.read_text().splitlines()) for p in FILES}
+    assert {name: lines for name, lines in long.items() if lines > 300} == {}
+
+
+def test_every_package_is_installed() -> None:
+    listed = set(re.findall(r'^    "([\w.]+)",$', (ROOT / "pyproject.toml").read_text(), re.M))
+    there = {".".join(p.parent.relative_to(ROOT).parts) for p in FILES if p.name == "__init__.py"}
+    assert there <= listed

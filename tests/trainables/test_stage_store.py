@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from trainables.stage import Stage
+from trainables.stage_store import StageStore
+
+STAGE = Stage(kind="init", settings={"seed": 0})
+
+
+def publish(store: StageStore, text: str, loss: float = 1.0):
+    return store.publish(
+        STAGE,
+        write={"weights.txt": lambda path: path.write_text(text)},
+        metrics={"loss": loss},
+        cost={"device_seconds": 1.0, "clips": 2.0},
+    )
+
+
+def test_a_published_stage_is_found_with_its_files(tmp_path: Path) -> None:
+    store = StageStore(tmp_path)
+    assert store.record(STAGE.identity) is None
+    publish(store, "w")
+    assert store.file(STAGE.identity, "weights").read_text() == "w"
+    assert StageStore(tmp_path).record(STAGE.identity).metrics == {"loss": 1.0}
+
+
+def test_the_first_record_wins_and_the_losers_files_go(tmp_path: Path) -> None:
+    store = StageStore(tmp_path)
+    publish(store, "first", loss=1.0)
+    standing = publish(store, "second", loss=2.0)
+    assert standing.metrics == {"loss": 1.0}
+    assert store.file(STAGE.identity, "weights").read_text() == "first"
+    assert len(list(store.folder(STAGE.identity).iterdir())) == 2  # record and one weights file
+
+
+def _publish_in_process(root: Path, number: int) -> None:
+    publish(StageStore(root), f"process {number}", loss=float(number))
+
+
+def test_of_processes_that_publish_at_once_one_wins_whole(tmp_path: Path) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    processes = [spawn.Process(target=_publish_in_process, args=(tmp_path, n)) for n in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    store = StageStore(tmp_path)
+    winner = int(store.record(STAGE.identity).metrics["loss"])
+    assert store.file(STAGE.identity, "weights").read_text() == f"process {winner}"
+
+
+def test_files_without_a_record_are_no_artifact(tmp_path: Path) -> None:
+    store = StageStore(tmp_path)
+
+    def fail(path: Path) -> None:
+        path.write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError):
+        store.publish(STAGE, write={"weights.txt": fail}, metrics={}, cost={})
+    assert store.record(STAGE.identity) is None
+
+
+def test_a_damaged_record_is_named_with_its_remedy(tmp_path: Path) -> None:
+    store = StageStore(tmp_path)
+    publish(store, "w")
+    (store.folder(STAGE.identity) / "record.json").write_text("{")
+    with pytest.raises(ValueError, match=f"{STAGE.identity}/record.json.*delete this folder"):
+        store.record(STAGE.identity)
+
+
+def test_progress_keeps_the_last_point_of_each_epoch_and_skips_half_lines(tmp_path: Path) -> None:
+    store = StageStore(tmp_path)
+    for epoch, loss in [(1, 3.0), (2, 2.0), (2, 1.9)]:  # killed after epoch 2, which ran again
+        store.add_progress("x", {"epoch": epoch, "loss": loss})
+    with (tmp_path / "x" / "progress.jsonl").open("a") as file:
+        file.write('{"epoch": 3, "lo')
+    assert store.progress("x") == [{"epoch": 1, "loss": 3.0}, {"epoch": 2, "loss": 1.9}]
+
+
+def test_a_fresh_lease_of_another_holds_and_an_old_or_own_one_does_not(tmp_path: Path) -> None:
+    import os
+    import time
+
+    store = StageStore(tmp_path)
+    assert not store.leased_by_other("x", "me")
+    store.renew_lease("x", "other")
+    assert store.leased_by_other("x", "me")
+    assert not store.leased_by_other("x", "other")
+    old = time.time() - 3600
+    os.utime(tmp_path / "x" / "lease", (old, old))
+    assert not store.leased_by_other("x", "me")
