@@ -1,0 +1,111 @@
+"""Toy-sized settings and datasets that the tests share."""
+
+from __future__ import annotations
+
+import hashlib
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from trainables.config import Execution, TrialConfig
+from trainables.data.catalog import Clip, Dataset
+from trainables.settings import parse, with_overrides
+
+MIXTURE = {
+    "granularity": "clip",
+    "match_repetition": False,
+    "max_repetition": None,
+    "max_unreadable": 0.01,
+}
+AUGMENT = {"crop_scale": [0.8, 1.0], "crop_ratio": [1.0, 1.0], "flip": False, "jitter": 0.0}
+OPTIMIZER = {
+    "batch_size": 4,
+    "lr_peak": 1e-3,
+    "lr_start": 0.0,
+    "lr_end": 0.0,
+    "warmup_fraction": 0.1,
+    "betas": [0.9, 0.98],
+    "weight_decay": 0.05,
+    "layer_decay": 1.0,
+    "clip_norm": 1.0,
+    "precision": "fp32",
+}
+TRIAL: dict[str, Any] = {
+    "seed": 0,
+    "model": {"size": "tiny", "patch_size": 16, "tubelet": "difference", "drop_path": 0.0},
+    "clip": {"frames": 4, "seconds": 1.0, "resolution": 32, "normalize": "per_clip"},
+    "mae": {
+        "epochs": 1,
+        "clips_per_epoch": 8,
+        "mixture": {"shares": {"scenes": 1}, **MIXTURE},
+        "mask_ratio": 0.5,
+        "target": "pixels",
+        "decoder": {"width": 32, "depth": 1, "heads": 2},
+        "augment": AUGMENT,
+        "optimizer": OPTIMIZER,
+    },
+    "align": {
+        "epochs": 2,
+        "clips_per_epoch": 8,
+        "mixture": {"shares": {"synthetic": 0.5, "scenes": 0.5}, **MIXTURE},
+        "head": "per_source",
+        "label_smoothing": 0.0,
+        "heldout_clips": 0,
+        "augment": AUGMENT,
+        "optimizer": OPTIMIZER,
+    },
+    "average": {
+        "method": "none",
+        "coefficient": 0.5,
+        "between": [{"scenes": 1}, {"synthetic": 1}],
+    },
+    "probe": {"l2_grid": [1.0], "max_unreadable": 0.01},
+    "finetune": None,
+    "downstream": ["low"],
+    "score": {"use": "probe", "combine": "mean"},
+}
+CPU: dict[str, Any] = {
+    "workers": 1,
+    "cpus_per_worker": 1,
+    "gpus_per_worker": 0,
+    "loader_workers": 0,
+    "per_device_batch": None,
+    "checkpoint_every_steps": 2,
+}
+
+
+def toy_trial(**overrides: Any) -> TrialConfig:
+    """The toy trial; keyword `align__epochs=3` sets `align.epochs`."""
+    paths = {key.replace("__", "."): value for key, value in overrides.items()}
+    return parse(TrialConfig, with_overrides(deepcopy(TRIAL), paths), "")
+
+
+def toy_execution(**changes: Any) -> Execution:
+    return Execution(**{**CPU, **changes})
+
+
+def toy_dataset(name: str, train: int, heldout: int = 0, humans: str = "virtual") -> Dataset:
+    """A dataset of two classes whose clips exist nowhere: enough for plans and identities."""
+    splits = ["train"] * train + ["selection"] * heldout + ["report"] * heldout
+    clips = tuple(
+        Clip(path=f"{i}.mp4", label=i % 2, group=f"g{i}", split=split)
+        for i, split in enumerate(splits)
+    )
+    content = hashlib.sha256(f"{name} {train} {heldout}".encode()).hexdigest()[:16]
+    return Dataset(
+        name=name,
+        root=Path("/nowhere"),
+        humans=humans,  # type: ignore[arg-type]
+        classes=("a", "b"),
+        clips=clips,
+        frame_rate=None,
+        content_hash=content,
+    )
+
+
+def toy_data() -> dict[str, Dataset]:
+    return {
+        "synthetic": toy_dataset("synthetic", 16),
+        "scenes": toy_dataset("scenes", 8, humans="removed"),
+        "low": toy_dataset("low", 8, heldout=4, humans="real"),
+    }

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.toy import TRIAL, toy_trial
+from trainables.config import TrialConfig
+from trainables.settings import check_setting, load_yaml, parse, with_overrides
+
+
+def test_an_unknown_key_is_named_with_the_nearest_valid_one() -> None:
+    with pytest.raises(ValueError, match=r"trial\.align\.epoch: unknown key; did you mean 'epochs'"):
+        parse(TrialConfig, with_overrides(TRIAL, {"align.epoch": 3}), "trial")
+
+
+def test_a_missing_key_is_an_error_since_nothing_has_a_hidden_default() -> None:
+    without = {key: value for key, value in TRIAL.items() if key != "probe"}
+    with pytest.raises(ValueError, match="probe: missing"):
+        parse(TrialConfig, without, "")
+
+
+def test_every_mistake_is_listed_at_once() -> None:
+    with pytest.raises(ValueError) as error:
+        toy_trial(align__epochs=-1, mae__mask_ratio=1.5, clip__frames="8")
+    assert all(key in str(error.value) for key in ("align.epochs", "mae.mask_ratio", "clip.frames"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"clip__resolution": 33}, "multiple of model.patch_size 16"),
+        ({"clip__frames": 5}, "even"),
+        ({"score__use": "finetune"}, "finetune is null"),
+        ({"downstream": ["low", "low"]}, "twice"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(overrides, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        toy_trial(**overrides)
+
+
+def test_a_path_to_no_setting_is_named_with_the_nearest() -> None:
+    check_setting(TrialConfig, "align.mixture.shares")
+    with pytest.raises(ValueError, match=r"did you mean 'align.mixture.shares'"):
+        check_setting(TrialConfig, "align.mixture.share")
+    with pytest.raises(ValueError, match="no settings below"):
+        check_setting(TrialConfig, "seed.value")
+
+
+def test_yaml_reads_1e_3_as_a_number_and_refuses_a_key_twice(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("lr: 1e-3\nname: x1e-3\n")
+    assert load_yaml(tmp_path / "a.yaml") == {"lr": 0.001, "name": "x1e-3"}
+    (tmp_path / "b.yaml").write_text("lr: 1\nlr: 2\n")
+    with pytest.raises(ValueError, match="'lr' stands twice"):
+        load_yaml(tmp_path / "b.yaml")
+    with pytest.raises(ValueError, match=r"c\.yaml: cannot be read"):
+        load_yaml(tmp_path / "c.yaml")
+
+
+def test_yaml_runs_no_code(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("x: !!python/object/apply:os.system ['true']\n")
+    with pytest.raises(ValueError, match="not valid YAML"):
+        load_yaml(tmp_path / "a.yaml")
