@@ -1,4 +1,4 @@
-"""Masked autoencoding (VideoMAE, as PPMA uses it): random space-time tokens are hidden and drawn."""
+"""Masked autoencoding (VideoMAE, as PPMA uses it): hidden space-time tokens are drawn."""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import torch
 from torch import nn
 
@@ -11,9 +13,7 @@ def transformer_block(width: int, heads: int, mlp_ratio: float, drop_path: float
     _make_torchvision_importable()
     from timm.models.vision_transformer import Block
 
-    block: nn.Module = Block(
-        width, heads, mlp_ratio=mlp_ratio, qkv_bias=True, drop_path=drop_path
-    )
+    block: nn.Module = Block(width, heads, mlp_ratio=mlp_ratio, qkv_bias=True, drop_path=drop_path)
     return block
 
 
@@ -24,7 +24,7 @@ def _make_torchvision_importable() -> None:
     fails to describe two of them. Their schemas suffice: nothing here ever calls them.
     """
     try:
-        import torchvision  # noqa: F401
+        import_module("torchvision")
     except RuntimeError as error:
         if "torchvision::nms" not in str(error):
             raise

@@ -1,4 +1,4 @@
-"""A video ViT: tubelets of 2 frames x p x p pixels, fixed positions, timm's blocks, mean pooling."""
+"""A video ViT: tubelets of 2 x p x p, fixed positions, timm's blocks, mean pooling."""
 
 from __future__ import annotations
 

@@ -1,0 +1,62 @@
+"""AdamW's parameter groups and its learning rate, step by step."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from trainables.config import OptimizerSettings
+
+
+def learning_rate(step: int, steps: int, settings: OptimizerSettings) -> float:
+    """Of step 0 to `steps` - 1: linear from lr_start to lr_peak, then half a cosine to lr_end.
+
+    The warm-up takes w = round(warmup_fraction * steps) steps; step w has lr_peak.
+    """
+    peak, warmup = settings.lr_peak, round(settings.warmup_fraction * steps)
+    if step < warmup:
+        return settings.lr_start + (peak - settings.lr_start) * step / warmup
+    progress = (step - warmup) / (steps - warmup)
+    return settings.lr_end + (peak - settings.lr_end) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def adamw(model: nn.Module, depth: int, settings: OptimizerSettings) -> torch.optim.AdamW:
+    """AdamW over what `model` trains; a group's `lr_scale` multiplies the learning rate.
+
+    Layer decay d: a layer's scale is d^(depth + 2 - id), with id 0 for the patch embedding, i + 1
+    for block i of the trunk and depth + 1 for all else, so that the head gets d (PPMA's rule).
+    Vectors and scalars (biases, norms, mask tokens) have no weight decay.
+    """
+    groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            key = (layer_id(name, depth), parameter.ndim > 1)
+            groups.setdefault(key, []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {
+                "params": parameters,
+                "weight_decay": settings.weight_decay if decays else 0.0,
+                "lr_scale": settings.layer_decay ** (depth + 2 - layer),
+            }
+            for (layer, decays), parameters in sorted(groups.items(), key=lambda item: item[0])
+        ],
+        lr=settings.lr_peak,
+        betas=settings.betas,
+        fused=True,
+    )
+
+
+def layer_id(name: str, depth: int) -> int:
+    """0 for the trunk's patch embedding, i + 1 for its block i, depth + 1 for everything else."""
+    place = name.partition("trunk.")[2].split(".")
+    if place[0] == "patch_embed":
+        return 0
+    return int(place[1]) + 1 if place[0] == "blocks" else depth + 1
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_scale"]

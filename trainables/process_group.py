@@ -1,0 +1,57 @@
+"""The processes that train one stage together: Ray Train's, torchrun's, or this one alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@contextmanager
+def process_group(device: torch.device) -> Iterator[None]:
+    """Inside, the processes that torchrun started know each other; no-op if they do, or alone."""
+    joins = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized()
+    if joins:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        if joins:
+            dist.destroy_process_group()
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def summed(values: Tensor) -> Tensor:
+    """`values` summed over all processes."""
+    if world_size() > 1:
+        dist.all_reduce(values)
+    return values
+
+
+def gathered(value: Any) -> list[Any]:
+    """`value` of every process, by rank."""
+    if world_size() == 1:
+        return [value]
+    values = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def from_first(value: Any) -> Any:
+    """The `value` of rank 0."""
+    values = [value]
+    if world_size() > 1:
+        dist.broadcast_object_list(values)
+    return values[0]

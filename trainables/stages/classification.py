@@ -1,0 +1,72 @@
+"""Training and measuring a classifier: what alignment and fine-tuning have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from trainables.config import ClipSettings
+from trainables.data.catalog import Clip, Dataset
+from trainables.data.loader import Batch, eval_batches
+from trainables.models.heads import Classifier, smoothed_cross_entropy
+from trainables.process_group import rank, summed, world_size
+from trainables.stage_run import StageRun
+
+EVALUATION_BATCH = 64
+
+
+class Classification(nn.Module):
+    """Cross-entropy, and whether each clip is classified right."""
+
+    def __init__(self, model: Classifier, label_smoothing: float) -> None:
+        super().__init__()
+        self.model, self.label_smoothing = model, label_smoothing
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        logits = self.model(batch.video, batch.source)
+        target = self.model.target(batch.source, batch.label)
+        return {
+            "loss": smoothed_cross_entropy(logits, target, self.label_smoothing),
+            "train_accuracy": logits.argmax(dim=1) == target,
+        }
+
+
+def classified(
+    model: Classifier, source: int, batches: Iterator[Batch], device: torch.device
+) -> Iterator[tuple[Batch, Tensor]]:
+    """Each batch, of the `source`-th source, and whether its clips come out right, bool [B]."""
+    model.eval()
+    with torch.inference_mode():
+        for batch in batches:
+            moved = batch.to(device)
+            sources = torch.full_like(moved.label, source)
+            predicted = model(moved.video, sources).argmax(dim=1)
+            yield batch, (predicted == model.target(sources, moved.label)).cpu()
+
+
+def accuracy(
+    model: Classifier,
+    run: StageRun,
+    dataset: Dataset,
+    clips: Sequence[Clip],
+    *,
+    source: int,
+    clip: ClipSettings,
+    max_unreadable: float,
+) -> float:
+    """Top-1 of the `source`-th source on `clips`, divided among the processes of the stage."""
+    batches = eval_batches(
+        dataset,
+        clips[rank() :: world_size()],
+        clip,
+        batch_size=EVALUATION_BATCH,
+        workers=run.execution.loader_workers,
+        max_unreadable=max_unreadable,
+    )
+    seen = torch.zeros(2, dtype=torch.float64, device=run.device)  # right, all
+    for _, correct in classified(model, source, batches, run.device):
+        seen += torch.tensor([correct.sum(), len(correct)], dtype=torch.float64, device=run.device)
+    right, every = summed(seen).tolist()
+    return right / every

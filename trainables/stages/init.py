@@ -1,0 +1,20 @@
+"""Random weights of the trunk, from a seed."""
+
+from __future__ import annotations
+
+import torch
+
+from trainables.config import ClipSettings, ModelSettings
+from trainables.models.video_vit import VideoViT
+from trainables.settings import parse
+from trainables.stage_run import Outcome, StageRun
+from trainables.stages.weights import writer
+
+
+def run_init(run: StageRun) -> Outcome:
+    settings = run.stage.settings
+    model = parse(ModelSettings, settings["model"], "model")
+    clip = parse(ClipSettings, settings["clip"], "clip")
+    torch.manual_seed(settings["seed"])
+    trunk = VideoViT(model, clip)
+    return Outcome(write={"weights.safetensors": writer(trunk.state_dict())}, metrics={})

@@ -1,0 +1,108 @@
+"""Run one stage: in a plain process, under torchrun, or under Ray Train, all the same."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.distributed as dist
+
+from trainables.config import Execution
+from trainables.data.catalog import Dataset
+from trainables.process_group import process_group, rank, world_size
+from trainables.stage import TRAINED, Stage
+from trainables.stage_run import Outcome, StageRun
+from trainables.stage_store import StageStore
+from trainables.stages.align import run_align
+from trainables.stages.average import run_average
+from trainables.stages.evaluate import run_evaluate
+from trainables.stages.features import run_features
+from trainables.stages.finetune import run_finetune
+from trainables.stages.init import run_init
+from trainables.stages.mae import run_mae
+from trainables.stages.probe import run_probe
+
+KINDS: dict[str, Callable[[StageRun], Outcome]] = {
+    "init": run_init,
+    "mae": run_mae,
+    "align": run_align,
+    "average": run_average,
+    "features": run_features,
+    "probe": run_probe,
+    "finetune": run_finetune,
+    "evaluate": run_evaluate,
+}
+
+
+def run_stage(
+    stage: Stage,
+    store: StageStore,
+    datasets: Mapping[str, Dataset],
+    execution: Execution,
+    should_stop: Callable[[], bool],
+) -> None:
+    """Bring `stage` into `store`, from its last checkpoint if it has one; its inputs are there.
+
+    Returns at once if the stage is finished. Every process of a distributed run calls this
+    alike; kinds that are not trained run on the first alone.
+
+    Raises:
+        StageStopped: at a checkpoint, when `should_stop()` said so.
+        NonFiniteLoss: nothing was published; the last checkpoint stands.
+        ValueError: the user's mistake, in words.
+    """
+    if store.record(stage.identity) is not None:
+        return
+    for role, needed in stage.inputs.items():
+        assert store.record(needed.identity) is not None, f"input {role} of {stage.kind} is missing"
+    torch.set_num_threads(execution.cpus_per_worker)
+    device = _device(execution)
+    with process_group(device):
+        run = StageRun(
+            stage=stage,
+            store=store,
+            datasets=datasets,
+            execution=execution,
+            should_stop=should_stop,
+            device=device,
+        )
+        if stage.kind in TRAINED or rank() == 0:
+            outcome = KINDS[stage.kind](run)
+            if rank() == 0:
+                _publish(run, outcome)
+        if world_size() > 1:
+            dist.barrier()  # when one returns the artifact is there for all
+
+
+def _publish(run: StageRun, outcome: Outcome) -> None:
+    devices = world_size() if run.stage.kind in TRAINED else 1
+    device_seconds = outcome.earlier_device_seconds + run.seconds() * devices
+    run.store.publish(
+        run.stage,
+        write=outcome.write,
+        metrics=outcome.metrics,
+        cost={"device_seconds": device_seconds, "clips": outcome.clips},
+        mixture=outcome.mixture,
+        trained_on=_trained_on(run),
+    )
+
+
+def _trained_on(run: StageRun) -> dict[str, dict[str, str]]:
+    """All that the weights have learnt from: this stage's own datasets and those of its inputs."""
+    learnt: dict[str, dict[str, str]] = {}
+    for needed in run.stage.inputs.values():
+        record = run.store.record(needed.identity)
+        assert record is not None
+        learnt |= record.trained_on
+    if run.stage.kind in TRAINED:
+        for name, content_hash in run.stage.data.items():
+            learnt[name] = {"content_hash": content_hash, "humans": run.datasets[name].humans}
+    return learnt
+
+
+def _device(execution: Execution) -> torch.device:
+    if execution.gpus_per_worker > 0 and torch.cuda.is_available():
+        local = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
+        return torch.device("cuda", local)
+    return torch.device("cpu")

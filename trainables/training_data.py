@@ -1,0 +1,143 @@
+"""The training stream of a stage: its mixture, its length, its batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from trainables.config import (
+    AlignSettings,
+    AugmentSettings,
+    ClipSettings,
+    FinetuneSettings,
+    MaeSettings,
+)
+from trainables.data.catalog import Dataset
+from trainables.data.loader import Batch, check_unreadable, training_batches
+from trainables.data.mixture import Mixture
+from trainables.process_group import rank, world_size
+from trainables.settings import parse
+from trainables.stage_run import StageRun
+
+Mixed = TypeVar("Mixed", MaeSettings, AlignSettings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingData:
+    run: StageRun
+    mixture: Mixture
+    clip: ClipSettings
+    augment: AugmentSettings
+    max_unreadable: float
+    steps_per_epoch: int
+
+    @property
+    def steps(self) -> int:
+        return self.mixture.total // self.mixture.batch_size
+
+    def batches(self, step: int) -> Iterator[Batch]:
+        """This process's part of each global batch from `step` on."""
+        return training_batches(
+            self.run.datasets,
+            self.mixture,
+            self.clip,
+            self.augment,
+            start_step=step,
+            stop_step=self.steps,
+            rank=rank(),
+            world_size=world_size(),
+            workers=self.run.execution.loader_workers,
+            max_unreadable=self.max_unreadable,
+        )
+
+    def check_replaced(self, replaced: Mapping[str, Mapping[str, int]]) -> None:
+        """Raises ValueError when all processes and attempts together replaced too many clips."""
+        found = [(source, path) for source, paths in replaced.items() for path in paths]
+        check_unreadable(found, self.mixture.sizes, self.max_unreadable)
+
+    def described(self, replaced: dict[str, dict[str, int]]) -> dict[str, Any]:
+        """What was asked of the mixture and what came, for the record."""
+        total = self.mixture.total
+        return {
+            "requested": {name: str(share) for name, share in self.mixture.shares.items()},
+            "realised": self.mixture.counts(0, total),
+            "repetition": self.mixture.repetition(total),
+            "replaced": replaced,
+        }
+
+
+def mixed_settings(kind: type[Mixed], described: dict[str, Any], where: str) -> Mixed:
+    """The settings of stage 1 or 2 from a stage's description, which holds no plan-time limit."""
+    mixture = {**described["mixture"], "max_repetition": None}
+    return parse(kind, {**described, "mixture": mixture}, where)
+
+
+def mixed_data(
+    run: StageRun, clip: ClipSettings, settings: MaeSettings | AlignSettings, seed: int
+) -> TrainingData:
+    """The stream of stage 1 or 2; clips that fill no whole batch of an epoch are left out.
+
+    Raises:
+        ValueError: an epoch shorter than a batch; more processes than clips in a batch.
+    """
+    assert isinstance(settings.clips_per_epoch, int), "resolved when the stage was described"
+    batch_size = settings.optimizer.batch_size
+    if settings.clips_per_epoch < batch_size:
+        raise ValueError(
+            f"clips_per_epoch {settings.clips_per_epoch} is less than optimizer.batch_size "
+            f"{batch_size}; raise the one or lower the other"
+        )
+    _check_processes(batch_size)
+    steps_per_epoch = settings.clips_per_epoch // batch_size
+    shares = settings.mixture.shares
+    mixture = Mixture(
+        sizes={name: len(run.datasets[name].split("train")) for name in shares},
+        shares=shares,
+        granularity=settings.mixture.granularity,
+        batch_size=batch_size,
+        seed=seed,
+        total=settings.epochs * steps_per_epoch * batch_size,
+        match_repetition=settings.mixture.match_repetition,
+    )
+    return TrainingData(
+        run=run,
+        mixture=mixture,
+        clip=clip,
+        augment=settings.augment,
+        max_unreadable=settings.mixture.max_unreadable,
+        steps_per_epoch=steps_per_epoch,
+    )
+
+
+def downstream_data(
+    run: StageRun, clip: ClipSettings, settings: FinetuneSettings, dataset: Dataset, seed: int
+) -> TrainingData:
+    """The training split of one dataset; an epoch is its whole batches, one at the least."""
+    clips, batch_size = len(dataset.split("train")), settings.optimizer.batch_size
+    _check_processes(batch_size)
+    steps_per_epoch = max(1, clips // batch_size)
+    mixture = Mixture(
+        sizes={dataset.name: clips},
+        shares={dataset.name: 1},
+        granularity="clip",
+        batch_size=batch_size,
+        seed=seed,
+        total=settings.epochs * steps_per_epoch * batch_size,
+    )
+    return TrainingData(
+        run=run,
+        mixture=mixture,
+        clip=clip,
+        augment=settings.augment,
+        max_unreadable=settings.max_unreadable,
+        steps_per_epoch=steps_per_epoch,
+    )
+
+
+def _check_processes(batch_size: int) -> None:
+    if batch_size < world_size():
+        raise ValueError(
+            f"optimizer.batch_size {batch_size} gives {world_size()} workers no clip each; "
+            "lower execution.workers or raise batch_size"
+        )
