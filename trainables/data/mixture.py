@@ -101,6 +101,16 @@ def quota_pattern(shares: Mapping[str, Share]) -> np.ndarray:
     return pattern
 
 
+def kept_clips(sizes: Mapping[str, int], shares: Mapping[str, Share]) -> dict[str, int]:
+    """Clips of each source that `match_repetition` keeps: share x (the smallest size), at least 1.
+
+    Then the number of different clips, and how often each is drawn, depend neither on the source
+    nor on the shares. That takes the `sizes` of all sources of a sweep, also those with share 0.
+    """
+    parts = largest_remainder(shares, min(sizes.values()))
+    return {name: max(1, part) for name, part in parts.items()}
+
+
 @dataclass(frozen=True, slots=True)
 class Draw:
     source: str
@@ -112,10 +122,7 @@ class Draw:
 class Mixture:
     """The stream of clips of a run: index 0 to `total` - 1, over all epochs.
 
-    `sizes`: training clips that exist, per source; give all sources of a sweep, also those with
-    share 0, so that `match_repetition` means the same at every share: it keeps
-    share x (the smallest size) clips of each source, and so the number of different clips and how
-    often each is seen depend neither on the source nor on the shares.
+    `sizes`: training clips that exist, per source; `match_repetition`: see `kept_clips`.
 
     Raises:
         ValueError: shares that `parse_shares` refuses or of an unknown source; an empty source.
@@ -148,10 +155,9 @@ class Mixture:
     @cached_property
     def kept(self) -> dict[str, int]:
         """Clips that the run may draw from, per source."""
-        if not self.match_repetition:
-            return {name: self.sizes[name] for name in self.sources}
-        counts = largest_remainder(self.shares, min(self.sizes.values()))
-        return {name: max(1, count) for name, count in counts.items()}
+        if self.match_repetition:
+            return kept_clips(self.sizes, self.shares)
+        return {name: self.sizes[name] for name in self.sources}
 
     @cached_property
     def _pattern(self) -> np.ndarray:

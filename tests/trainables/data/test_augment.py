@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from trainables.config import AugmentSettings
+from trainables.data.augment import augment, center, to_video
+
+
+def settings(**changes: object) -> AugmentSettings:
+    plain: dict = {"crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "flip": False, "jitter": 0.0}
+    return AugmentSettings(**{**plain, **changes})
+
+
+def still(height: int = 40, width: int = 40, frames: int = 5) -> np.ndarray:
+    """The same random picture in every frame."""
+    picture = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
+    return picture.repeat(frames, axis=0)
+
+
+FULL = settings(crop_scale=(0.3, 1.0), crop_ratio=(0.75, 1.33), flip=True, jitter=0.4)
+
+
+def test_all_frames_of_a_clip_are_changed_alike() -> None:
+    for seed in range(10):
+        view = augment(still(), FULL, 24, np.random.default_rng(seed))
+        assert view.shape == (5, 24, 24, 3)
+        assert view.dtype == np.uint8
+        assert (view == view[:1]).all()
+
+
+def test_a_view_is_a_function_of_its_seed() -> None:
+    views = [augment(still(), FULL, 24, np.random.default_rng(seed)) for seed in (1, 1, 2)]
+    assert np.array_equal(views[0], views[1])
+    assert not np.array_equal(views[0], views[2])
+
+
+def test_no_augmentation_leaves_a_square_clip_as_it_is() -> None:
+    frames = still()
+    assert np.array_equal(augment(frames, settings(), 40, np.random.default_rng(0)), frames)
+
+
+def test_half_of_the_clips_are_flipped() -> None:
+    frames = still()
+    views = [
+        augment(frames, settings(flip=True), 40, np.random.default_rng(seed)) for seed in range(200)
+    ]
+    flipped = sum(np.array_equal(view, frames[:, :, ::-1]) for view in views)
+    assert 70 < flipped < 130
+    assert flipped + sum(np.array_equal(view, frames) for view in views) == 200
+
+
+@pytest.mark.parametrize("shape", [(40, 40), (40, 300), (300, 40), (7, 5)])
+def test_crops_of_every_shape_of_frame_have_the_size(shape: tuple[int, int]) -> None:
+    for seed in range(20):
+        view = augment(still(*shape, frames=2), FULL, 16, np.random.default_rng(seed))
+        assert view.shape == (2, 16, 16, 3)
+
+
+def test_jitter_changes_colour_and_not_place() -> None:
+    gray = np.full((2, 8, 8, 3), 100, np.uint8)
+    means = [
+        augment(gray, settings(jitter=0.4), 8, np.random.default_rng(seed)) for seed in range(50)
+    ]
+    assert all((view == view[0, 0, 0]).all() for view in means)
+    levels = [view[0, 0, 0, 0] for view in means]
+    assert 58 <= min(levels) < 75
+    assert 125 < max(levels) <= 142  # gray has no contrast and no saturation: brightness alone
+
+
+def test_the_centre_is_the_square_in_the_middle() -> None:
+    frames = still(20, 30)
+    assert np.array_equal(center(frames, 20), frames[:, :, 5:25])
+    assert center(frames, 12).shape == (5, 12, 12, 3)
+
+
+def test_videos_are_normalised_with_channels_first() -> None:
+    frames = still()
+    video = to_video(frames, "imagenet")
+    assert video.shape == (3, 5, 40, 40)
+    assert video.dtype == torch.float32
+    assert video[1, 2, 3, 4].item() == pytest.approx(
+        (frames[2, 3, 4, 1] / 255 - 0.456) / 0.224, 1e-4
+    )
+    video = to_video(frames, "per_clip")
+    assert video.mean().item() == pytest.approx(0, abs=1e-4)
+    assert video.std().item() == pytest.approx(1, abs=1e-3)
+    assert to_video(np.zeros_like(frames), "per_clip").abs().max() == 0

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from tests.trainables.data.videos import write_video
+from trainables.data.clips import ClipReader, ClipUnreadable, read_clip
+
+
+def read(path: Path, **changes: object) -> np.ndarray:
+    settings: dict = {
+        "frames": 4,
+        "seconds": 100.0,
+        "position": 0.0,
+        "short_side": 1000,
+        "frame_rate": None,
+    }
+    return read_clip(path, **{**settings, **changes})
+
+
+def all_frames(path: Path) -> np.ndarray:
+    with av.open(path) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+@pytest.mark.parametrize("width", [16, 24, 46, 48, 50, 64, 72, 98])
+@pytest.mark.parametrize("height", [36, 50])
+def test_every_size_is_read_as_another_decoder_reads_it(
+    tmp_path: Path, width: int, height: int
+) -> None:
+    path = write_video(tmp_path / "clip.mp4", width=width, height=height)
+    assert np.array_equal(read(path, frames=20), all_frames(path))
+
+
+@pytest.mark.parametrize("size", [(64, 48), (50, 98), (480, 270), (91, 65)])
+@pytest.mark.parametrize("short_side", [16, 31, 48])
+def test_large_frames_are_shrunk_to_the_short_side_and_small_ones_stay(
+    tmp_path: Path, size: tuple[int, int], short_side: int
+) -> None:
+    width, height = size
+    pixel_format = "yuv444p" if width % 2 else "yuv420p"
+    path = write_video(tmp_path / "clip.mp4", width=width, height=height, format=pixel_format)
+    video = read(path, frames=20, short_side=short_side)
+    assert min(video.shape[1:3]) == min(short_side, *size)
+    assert video.shape[2] / video.shape[1] == pytest.approx(width / height, rel=0.05)
+    shape = video.shape[2:0:-1]
+    wanted = [cv2.resize(f, shape, interpolation=cv2.INTER_AREA) for f in all_frames(path)]
+    assert np.corrcoef(video.ravel(), np.ravel(wanted))[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("gop", [1, 7, 250])
+def test_a_window_is_the_seconds_that_were_asked_for(tmp_path: Path, gop: int) -> None:
+    path = write_video(tmp_path / "clip.mp4", count=50, rate=10, gop=gop)
+    every = all_frames(path)
+    first = read(path, seconds=2.0)
+    assert np.array_equal(first, every[[2, 7, 12, 17]])
+    last = read(path, seconds=2.0, position=1.0)
+    assert np.array_equal(last, every[[32, 37, 42, 47]])
+    middle = read(path, seconds=2.0, position=0.5)
+    assert np.array_equal(middle, every[[17, 22, 27, 32]])
+
+
+def test_a_clip_shorter_than_the_window_is_used_whole(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.mp4", count=8, rate=10)
+    every = all_frames(path)
+    for position in (0.0, 0.3, 1.0):
+        assert np.array_equal(read(path, frames=4, position=position), every[[1, 3, 5, 7]])
+    assert np.array_equal(read(path, frames=16), every.repeat(2, axis=0))
+
+
+def frame_folder(path: Path, count: int = 8) -> Path:
+    path.mkdir()
+    for i in range(count):
+        image = np.zeros((40, 60, 3), np.uint8)
+        image[..., 2] = 20 * i  # red, as OpenCV orders channels
+        cv2.imwrite(str(path / f"{i:03}.png"), image)
+    return path
+
+
+def test_a_folder_of_frames_is_a_clip_at_its_stated_rate(tmp_path: Path) -> None:
+    path = frame_folder(tmp_path / "clip")
+    (path / "notes.txt").write_text("no frame")
+    video = read(path, seconds=0.4, frame_rate=10.0, short_side=20)
+    assert video.shape == (4, 20, 30, 3)
+    assert video[:, 0, 0].tolist() == [[20 * i, 0, 0] for i in range(4)]
+    assert np.array_equal(read(path, frames=8, frame_rate=10.0)[:, 0, 0, 0], 20 * np.arange(8))
+
+
+def damaged(tmp_path: Path, damage: str) -> Path:
+    path = tmp_path / "clip.mp4"
+    if damage == "missing":
+        return path
+    if damage == "one frame":
+        return write_video(path, count=1)
+    if damage == "folder of one frame":
+        return frame_folder(path, count=1)
+    if damage == "folder with a bad frame":
+        (frame_folder(path) / "003.png").write_bytes(b"")
+        return path
+    whole = write_video(path, count=40).read_bytes()
+    index_first = write_video(path, count=40, index_first=True).read_bytes()
+    content = {
+        "zero bytes": b"",
+        "not video": b"hello\n" * 100,
+        "truncated": whole[: len(whole) // 2],
+        "truncated after its index": index_first[: int(0.6 * len(index_first))],
+        "overwritten": index_first[: len(index_first) // 2] + bytes(len(index_first) // 2),
+    }
+    path.write_bytes(content[damage])
+    return path
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "missing",
+        "zero bytes",
+        "not video",
+        "truncated",
+        "truncated after its index",
+        "overwritten",
+        "one frame",
+        "folder of one frame",
+        "folder with a bad frame",
+    ],
+)
+def test_a_damaged_clip_says_that_it_cannot_be_read(tmp_path: Path, damage: str) -> None:
+    path = damaged(tmp_path, damage)
+    with pytest.raises(ClipUnreadable) as caught:
+        read(path, frame_rate=10.0)
+    assert caught.value.path == str(path)
+    assert len(caught.value.reason) > 5
+
+
+def test_short_clips_are_kept_up_to_the_budget_and_long_ones_never(tmp_path: Path) -> None:
+    paths = [write_video(tmp_path / f"{i}.mp4", count=8, rate=10) for i in range(3)]
+    size = read(paths[0]).nbytes
+    reader = ClipReader(frames=4, seconds=1.0, short_side=1000, keep_bytes=2 * size)
+    first = [reader.read(path, 0.0, None) for path in paths]
+    again = [reader.read(path, 1.0, None) for path in paths]
+    assert [a is b for a, b in zip(first, again, strict=True)] == [True, True, False]
+    long = ClipReader(frames=4, seconds=0.4, short_side=1000, keep_bytes=2 * size)
+    assert not np.array_equal(long.read(paths[0], 0.0, None), long.read(paths[0], 1.0, None))

@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.trainables.data.videos import write_video
+from trainables.config import AugmentSettings, ClipSettings
+from trainables.data.catalog import Clip, Dataset
+from trainables.data.loader import Batch, check_unreadable, eval_batches, training_batches
+from trainables.data.mixture import Mixture
+
+SETTINGS = ClipSettings(frames=4, seconds=0.6, resolution=16, normalize="per_clip")
+AUGMENT = AugmentSettings(crop_scale=(0.3, 1.0), crop_ratio=(0.75, 1.33), flip=True, jitter=0.4)
+
+
+def dataset(root: Path, name: str, count: int, seed: int) -> Dataset:
+    """`count` training clips of different lengths, and one of the report split."""
+    for i in range(count + 1):
+        write_video(root / name / f"{i}.mp4", width=32, height=24, count=5 + 3 * i, seed=seed + i)
+    splits = ["train"] * count + ["report"]
+    clips = [Clip(path=f"{i}.mp4", label=i, group="", split=s) for i, s in enumerate(splits)]
+    return Dataset(
+        name=name,
+        root=root / name,
+        humans="none",
+        classes=tuple(map(str, range(count + 1))),
+        clips=tuple(clips),
+        frame_rate=None,
+        content_hash="",
+    )
+
+
+@pytest.fixture
+def datasets(tmp_path: Path) -> dict[str, Dataset]:
+    return {"real": dataset(tmp_path, "real", 3, 0), "virtual": dataset(tmp_path, "virtual", 6, 50)}
+
+
+def mixture(datasets: dict[str, Dataset], **changes: object) -> Mixture:
+    settings: dict = {
+        "sizes": {name: len(data.split("train")) for name, data in datasets.items()},
+        "shares": {"real": 0.25, "virtual": 0.75},
+        "granularity": "clip",
+        "batch_size": 4,
+        "seed": 1,
+        "total": 40,
+    }
+    return Mixture(**{**settings, **changes})
+
+
+def batches(datasets: dict[str, Dataset], **changes: object) -> Iterator[Batch]:
+    arguments: dict = {
+        "start_step": 0,
+        "stop_step": 10,
+        "rank": 0,
+        "world_size": 1,
+        "workers": 0,
+        "max_unreadable": 0.0,
+        "mixture": mixture(datasets),
+        **changes,
+    }
+    stream = arguments.pop("mixture")
+    return training_batches(datasets, stream, SETTINGS, AUGMENT, **arguments)
+
+
+def same(one: Batch, other: Batch) -> bool:
+    return one.unreadable == other.unreadable and all(
+        torch.equal(getattr(one, name), getattr(other, name))
+        for name in ("video", "label", "source", "clip", "seed")
+    )
+
+
+def test_batches_hold_what_the_mixture_draws(datasets: dict[str, Dataset]) -> None:
+    stream = mixture(datasets)
+    for step, batch in enumerate(batches(datasets)):
+        draws = [stream.draw(4 * step + i) for i in range(4)]
+        assert batch.video.shape == (4, 3, 4, 16, 16)
+        assert [stream.sources[s] for s in batch.source] == [draw.source for draw in draws]
+        assert batch.clip.tolist() == batch.label.tolist() == [draw.clip for draw in draws]
+        assert batch.seed.tolist() == [draw.seed for draw in draws]
+    assert step == 9
+
+
+def test_only_training_clips_are_drawn(datasets: dict[str, Dataset]) -> None:
+    for data in datasets.values():
+        (data.root / data.split("report")[0].path).unlink()
+    assert len(list(batches(datasets))) == 10
+
+
+def test_starting_at_a_step_gives_the_batches_of_running_through(
+    datasets: dict[str, Dataset],
+) -> None:
+    through = list(batches(datasets))
+    resumed = list(batches(datasets, start_step=6))
+    assert all(map(same, through[6:], resumed))
+    assert len(resumed) == 4
+
+
+def test_two_ranks_share_the_global_batches_of_one(datasets: dict[str, Dataset]) -> None:
+    parts = [batches(datasets, rank=rank, world_size=2) for rank in (0, 1)]
+    for whole, *halves in zip(batches(datasets), *parts, strict=True):
+        for rank, half in enumerate(halves):
+            assert torch.equal(whole.video[rank::2], half.video)
+            assert torch.equal(whole.seed[rank::2], half.seed)
+
+
+def test_loader_processes_give_the_batches_of_none(datasets: dict[str, Dataset]) -> None:
+    here = batches(datasets, stop_step=3)
+    there = batches(datasets, stop_step=3, workers=2)
+    assert all(same(one, other) for one, other in zip(here, there, strict=True))
+
+
+def test_reading_leaves_the_global_random_state_alone(datasets: dict[str, Dataset]) -> None:
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    list(batches(datasets, stop_step=2))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_an_unreadable_clip_is_replaced_from_its_source_and_listed(
+    datasets: dict[str, Dataset],
+) -> None:
+    whole = list(batches(datasets))
+    (datasets["real"].root / "1.mp4").write_bytes(b"")
+    mended = list(batches(datasets, max_unreadable=0.34))
+    assert [batch.source.tolist() for batch in mended] == [b.source.tolist() for b in whole]
+    for before, after in zip(whole, mended, strict=True):
+        was_bad = (before.source == 0) & (before.clip == 1)
+        assert after.unreadable == [("real", "1.mp4")] * int(was_bad.sum())
+        assert not ((after.source == 0) & (after.clip == 1)).any()
+        assert torch.equal(after.clip, after.label)
+        assert torch.equal(before.video[~was_bad], after.video[~was_bad])
+    assert sum(len(batch.unreadable) for batch in mended) > 1
+
+
+def test_past_the_limit_the_stage_stops_and_lists_the_paths(datasets: dict[str, Dataset]) -> None:
+    for name in ("1.mp4", "2.mp4"):
+        (datasets["real"].root / name).write_bytes(b"not video")
+    message = (
+        r"'real': 2 of 3 clips cannot be read, .* max_unreadable 0.5 allows: 1.mp4, 2.mp4; mend"
+    )
+    with pytest.raises(ValueError, match=message):
+        list(batches(datasets, max_unreadable=0.5))
+    assert len(list(batches(datasets, max_unreadable=0.67))) == 10
+    with pytest.raises(ValueError, match="cannot be read"):
+        list(batches(datasets, max_unreadable=0.5, workers=1))
+
+
+def test_a_source_of_which_nothing_can_be_read_stops_even_without_a_limit(
+    datasets: dict[str, Dataset],
+) -> None:
+    for name in ("0.mp4", "1.mp4", "2.mp4"):
+        (datasets["real"].root / name).unlink()
+    with pytest.raises(ValueError, match="'real': not one of its clips can be read"):
+        list(batches(datasets, max_unreadable=1.0))
+
+
+def test_the_limit_counts_paths_and_not_times_and_029_of_100_allows_29() -> None:
+    found = [("real", f"{i}.mp4") for i in range(29)]
+    check_unreadable(found * 3, {"real": 100}, 0.29)
+    with pytest.raises(ValueError, match=r"30 of 100 .*, \.\.\.;"):
+        check_unreadable([*found, ("real", "x.mp4")], {"real": 100}, 0.29)
+
+
+def test_evaluation_sees_every_clip_once_in_order(datasets: dict[str, Dataset]) -> None:
+    data = datasets["virtual"]
+    stream = eval_batches(data, data.clips, SETTINGS, batch_size=4, workers=0, max_unreadable=0)
+    seen = list(stream)
+    assert [len(batch) for batch in seen] == [4, 3]
+    assert torch.cat([batch.clip for batch in seen]).tolist() == list(range(7))
+    assert torch.cat([batch.label for batch in seen]).tolist() == [c.label for c in data.clips]
+
+
+def test_evaluation_leaves_out_and_lists_what_cannot_be_read(datasets: dict[str, Dataset]) -> None:
+    data = datasets["virtual"]
+    for name in ("0.mp4", "1.mp4", "4.mp4"):
+        (data.root / name).write_bytes(b"")
+
+    def run(max_unreadable: float) -> list[Batch]:
+        stream = eval_batches(
+            data, data.clips, SETTINGS, batch_size=2, workers=0, max_unreadable=max_unreadable
+        )
+        return list(stream)
+
+    seen = run(0.5)
+    assert seen[0].video.shape == (0, 3, 4, 16, 16)
+    assert torch.cat([batch.clip for batch in seen]).tolist() == [2, 3, 5, 6]
+    listed = [path for batch in seen for _, path in batch.unreadable]
+    assert listed == ["0.mp4", "1.mp4", "4.mp4"]
+    with pytest.raises(ValueError, match="'virtual': 3 of 7 clips cannot be read"):
+        run(0.4)
+
+
+def test_a_batch_splits_into_parts_and_counts_its_unreadable_clips_once(
+    datasets: dict[str, Dataset],
+) -> None:
+    (datasets["real"].root / "1.mp4").write_bytes(b"")
+    for batch in batches(datasets, max_unreadable=0.5):
+        parts = batch.split(3)
+        assert [len(part) for part in parts] == [3, 1]
+        assert torch.equal(torch.cat([part.video for part in parts]), batch.video)
+        assert [pair for part in parts for pair in part.unreadable] == batch.unreadable

@@ -1,0 +1,96 @@
+"""From the frames of a clip to what the model sees: one draw, the same for all its frames."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import cv2
+import numpy as np
+import torch
+
+from trainables.config import AugmentSettings
+
+TRAINING_MARGIN = 256 / 224  # short side that is read / side that is trained on (PPMA, as I3D)
+CROP_ATTEMPTS = 10
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+GRAY = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601 luma
+
+
+def augment(
+    frames: np.ndarray, settings: AugmentSettings, size: int, rng: np.random.Generator
+) -> np.ndarray:
+    """A random view, uint8 [T, size, size, 3], of `frames`, uint8 [T, H, W, 3].
+
+    Random resized crop (area and aspect ratio drawn as in Szegedy et al. 2015), then a flip with
+    probability 1/2, then brightness, contrast and saturation times 1 +- `jitter`.
+    """
+    top, left, height, width = _random_crop(frames.shape[1], frames.shape[2], settings, rng)
+    view = _resize(frames[:, top : top + height, left : left + width], size)
+    if settings.flip and rng.random() < 0.5:
+        view = view[:, :, ::-1]
+    if settings.jitter > 0:
+        view = _jitter(view, 1 + settings.jitter * rng.uniform(-1, 1, 3))
+    return view
+
+
+def center(frames: np.ndarray, size: int) -> np.ndarray:
+    """The square in the middle of uint8 [T, H, W, 3], as uint8 [T, size, size, 3]."""
+    height, width = frames.shape[1:3]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return _resize(frames[:, top : top + side, left : left + side], size)
+
+
+def to_video(frames: np.ndarray, normalize: Literal["imagenet", "per_clip"]) -> torch.Tensor:
+    """float32 [3, T, H, W] of uint8 [T, H, W, 3].
+
+    `per_clip`: mean 0 and standard deviation 1 over all values of the clip; `imagenet`: the fixed
+    mean and deviation of each channel.
+    """
+    video = np.ascontiguousarray(frames.transpose(3, 0, 1, 2), dtype=np.float32)
+    if normalize == "per_clip":
+        video -= video.mean()
+        video /= max(float(video.std()), 1.0)  # a black clip stays black
+    else:
+        video /= 255
+        video -= np.array(IMAGENET_MEAN, np.float32)[:, None, None, None]
+        video /= np.array(IMAGENET_STD, np.float32)[:, None, None, None]
+    return torch.from_numpy(video)
+
+
+def _random_crop(
+    height: int, width: int, settings: AugmentSettings, rng: np.random.Generator
+) -> tuple[int, int, int, int]:
+    """Top, left, height and width, in pixels."""
+    log_ratio = np.log(settings.crop_ratio)
+    for _ in range(CROP_ATTEMPTS):
+        area = height * width * rng.uniform(*settings.crop_scale)
+        ratio = math.exp(rng.uniform(*log_ratio))
+        h, w = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
+        if 0 < h <= height and 0 < w <= width:
+            return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
+    # No crop fits (a frame that is long and narrow): the largest of an allowed ratio.
+    ratio = min(max(width / height, settings.crop_ratio[0]), settings.crop_ratio[1])
+    h, w = min(height, round(width / ratio)), min(width, round(height * ratio))
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+def _resize(frames: np.ndarray, size: int) -> np.ndarray:
+    height, width = frames.shape[1:3]
+    if (height, width) == (size, size):
+        return frames
+    method = cv2.INTER_AREA if min(height, width) > size else cv2.INTER_LINEAR
+    return np.stack([cv2.resize(frame, (size, size), interpolation=method) for frame in frames])
+
+
+def _jitter(frames: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    """Each change mixes a pixel with black, the clip's mean gray, or its own gray: all affine."""
+    brightness, contrast, saturation = factors
+    rows = np.ascontiguousarray(frames).reshape(-1, frames.shape[2], 3)
+    mean_gray = brightness * GRAY @ cv2.mean(rows)[:3]
+    color = saturation * np.eye(3) + (1 - saturation) * GRAY  # keeps gray, so the order is free
+    offset = np.full((3, 1), (1 - contrast) * mean_gray)
+    matrix = np.hstack([brightness * contrast * color, offset])
+    return cv2.transform(rows, matrix).reshape(frames.shape)  # rounds and saturates

@@ -1,0 +1,261 @@
+"""Batches of clips: what the mixture draws, read, augmented and stacked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from trainables.config import AugmentSettings, ClipSettings
+from trainables.data.augment import TRAINING_MARGIN, augment, center, to_video
+from trainables.data.catalog import Clip, Dataset
+from trainables.data.clips import ClipReader, ClipUnreadable
+from trainables.data.mixture import Draw, Mixture
+
+KEPT_BYTES = 512 * 2**20  # of decoded short clips, per rank
+SHOWN = 10  # paths in a message
+
+
+@dataclass(frozen=True)
+class Batch:
+    video: Tensor  # float32 [B, 3, T, H, W], normalised
+    label: Tensor  # int64 [B]: index into the classes of the clip's own dataset
+    source: Tensor  # int64 [B]: index into `mixture.sources`; 0 in evaluation
+    clip: Tensor  # int64 [B]: index into the source's training clips, or the clips to evaluate
+    seed: Tensor  # int64 [B]: of all other randomness about this use of the clip
+    unreadable: list[tuple[str, str]]  # source and path of each clip that stands replaced, left out
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def to(self, device: torch.device) -> Batch:
+        tensors = {name: tensor.to(device) for name, tensor in self._tensors().items()}
+        return Batch(**tensors, unreadable=self.unreadable)
+
+    def split(self, size: int) -> list[Batch]:
+        """In parts of at most `size` clips; the first keeps `unreadable`."""
+        return [
+            Batch(
+                **{name: t[start : start + size] for name, t in self._tensors().items()},
+                unreadable=self.unreadable if start == 0 else [],
+            )
+            for start in range(0, len(self), size)
+        ]
+
+    def _tensors(self) -> dict[str, Tensor]:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+
+def training_batches(
+    datasets: Mapping[str, Dataset],
+    mixture: Mixture,
+    clip: ClipSettings,
+    augmentation: AugmentSettings,
+    *,
+    start_step: int,
+    stop_step: int,
+    rank: int,
+    world_size: int,
+    workers: int,
+    max_unreadable: float,
+) -> Iterator[Batch]:
+    """This rank's part ([rank::world_size]) of the global batches `start_step` to `stop_step` - 1.
+
+    The batches follow from the mixture and the settings alone, not from `workers` or
+    `start_step`. A clip that cannot be read is replaced by another of the same source.
+
+    Raises:
+        ValueError: when more than `max_unreadable` of a source's training clips (as seen by this
+            rank) could not be read.
+    """
+    side = math.ceil(clip.resolution * TRAINING_MARGIN)
+    reader = _reader(clip, side, KEPT_BYTES // max(1, workers))
+    views = _TrainingViews(datasets, mixture, clip, augmentation, reader, max_unreadable)
+    size = mixture.batch_size
+    indices: list[Sequence[int]] = [
+        range(step * size + rank, (step + 1) * size, world_size)
+        for step in range(start_step, stop_step)
+    ]
+    yield from _checked(_load(views, indices, workers), views.sizes, max_unreadable)
+
+
+def eval_batches(
+    dataset: Dataset,
+    clips: Sequence[Clip],
+    settings: ClipSettings,
+    *,
+    batch_size: int,
+    workers: int,
+    max_unreadable: float,
+) -> Iterator[Batch]:
+    """Every clip of `clips` once and in order, its middle in time and space.
+
+    Clips that cannot be read are left out and listed in their batch's `unreadable`; a batch of
+    which nothing is left has 0 clips.
+
+    Raises:
+        ValueError: when more than `max_unreadable` of `clips` could not be read.
+    """
+    reader = _reader(settings, settings.resolution, keep_bytes=0)
+    views = _EvaluationViews(dataset, clips, settings, reader)
+    starts = range(0, len(clips), batch_size)
+    indices: list[Sequence[int]] = [
+        range(start, min(start + batch_size, len(clips))) for start in starts
+    ]
+    sizes = {dataset.name: len(clips)}
+    yield from _checked(_load(views, indices, workers), sizes, max_unreadable)
+
+
+def check_unreadable(
+    found: Iterable[tuple[str, str]], sizes: Mapping[str, int], max_unreadable: float
+) -> None:
+    """Raises ValueError, with the paths, when too large a share of a source's clips was found.
+
+    `found`: source and path of clips that could not be read; those that repeat count once.
+    """
+    by_source: dict[str, set[str]] = {}
+    for source, path in found:
+        by_source.setdefault(source, set()).add(path)
+    for source, paths in by_source.items():
+        if len(paths) / sizes[source] > max_unreadable + 1e-9:  # 0.29 of 100 allows 29
+            shown = ", ".join(sorted(paths)[:SHOWN]) + (", ..." if len(paths) > SHOWN else "")
+            raise ValueError(
+                f"{source!r}: {len(paths)} of {sizes[source]} clips cannot be read, more than "
+                f"max_unreadable {max_unreadable:g} allows: {shown}; mend or remove them, or raise "
+                "max_unreadable"
+            )
+
+
+@dataclass(frozen=True)
+class _View:
+    video: Tensor  # float32 [3, T, H, W]
+    label: int
+    source: int
+    clip: int
+    seed: int
+    unreadable: list[tuple[str, str]]
+    left_out: bool = False
+
+
+@dataclass
+class _TrainingViews(torch.utils.data.Dataset[_View]):
+    """The view at each global index of the run."""
+
+    datasets: Mapping[str, Dataset]
+    mixture: Mixture
+    settings: ClipSettings
+    augmentation: AugmentSettings
+    reader: ClipReader
+    max_unreadable: float
+
+    def __post_init__(self) -> None:
+        self.clips = {name: self.datasets[name].split("train") for name in self.mixture.sources}
+        self.sizes = {name: len(clips) for name, clips in self.clips.items()}
+
+    def __getitem__(self, index: int) -> _View:
+        draw: Draw | None = self.mixture.draw(index)
+        failed: list[tuple[str, str]] = []
+        while draw is not None:
+            try:
+                return self._view(draw, failed)
+            except ClipUnreadable:
+                failed.append((draw.source, self.clips[draw.source][draw.clip].path))
+            # At once, for where nothing can be read the search for a stand-in would not end.
+            check_unreadable(failed, self.sizes, self.max_unreadable)
+            draw = self.mixture.replacement(index, len(failed))
+        raise ValueError(f"source {failed[0][0]!r}: not one of its clips can be read")
+
+    def _view(self, draw: Draw, failed: list[tuple[str, str]]) -> _View:
+        dataset, clip = self.datasets[draw.source], self.clips[draw.source][draw.clip]
+        rng = np.random.default_rng(draw.seed)
+        frames = self.reader.read(dataset.root / clip.path, rng.random(), dataset.frame_rate)
+        view = augment(frames, self.augmentation, self.settings.resolution, rng)
+        video = to_video(view, self.settings.normalize)
+        source = self.mixture.sources.index(draw.source)
+        return _View(video, clip.label, source, draw.clip, draw.seed, failed)
+
+
+@dataclass
+class _EvaluationViews(torch.utils.data.Dataset[_View]):
+    """The middle view of each clip."""
+
+    dataset: Dataset
+    clips: Sequence[Clip]
+    settings: ClipSettings
+    reader: ClipReader
+
+    def __getitem__(self, index: int) -> _View:
+        clip = self.clips[index]
+        path = self.dataset.root / clip.path
+        try:
+            frames = self.reader.read(path, 0.5, self.dataset.frame_rate)
+        except ClipUnreadable:
+            side = self.settings.resolution
+            nothing = torch.zeros(3, self.settings.frames, side, side)
+            failed = [(self.dataset.name, clip.path)]
+            return _View(nothing, clip.label, 0, index, index, failed, left_out=True)
+        view = center(frames, self.settings.resolution)
+        video = to_video(view, self.settings.normalize)
+        return _View(video, clip.label, 0, index, index, [])
+
+
+def _reader(settings: ClipSettings, short_side: int, keep_bytes: int) -> ClipReader:
+    return ClipReader(
+        frames=settings.frames,
+        seconds=settings.seconds,
+        short_side=short_side,
+        keep_bytes=keep_bytes,
+    )
+
+
+def _load(
+    views: torch.utils.data.Dataset[_View], indices: list[Sequence[int]], workers: int
+) -> Iterable[Batch]:
+    """One batch for each range of indices, in order, read by `workers` processes or here."""
+    return DataLoader(
+        views,
+        batch_sampler=indices,  # type: ignore[arg-type]  # it takes any sequence of sequences
+        collate_fn=_stack,
+        num_workers=workers,
+        # A fork of a process with torch's and Ray's threads may hang.
+        multiprocessing_context="spawn" if workers else None,
+        worker_init_fn=_one_thread,
+        generator=torch.Generator(),  # else the loader draws from torch's global one
+    )
+
+
+def _one_thread(_worker: int) -> None:
+    cv2.setNumThreads(0)
+
+
+def _stack(views: list[_View]) -> Batch:
+    there = [view for view in views if not view.left_out]
+    # NumPy's copy, for torch's wakes all its threads, which costs more where cores are shared.
+    videos = torch.from_numpy(np.stack([view.video.numpy() for view in views]))
+    return Batch(
+        video=videos if len(there) == len(views) else videos[[not v.left_out for v in views]],
+        label=torch.tensor([view.label for view in there], dtype=torch.int64),
+        source=torch.tensor([view.source for view in there], dtype=torch.int64),
+        clip=torch.tensor([view.clip for view in there], dtype=torch.int64),
+        seed=torch.tensor([view.seed for view in there], dtype=torch.int64),
+        unreadable=[pair for view in views for pair in view.unreadable],
+    )
+
+
+def _checked(
+    batches: Iterable[Batch], sizes: Mapping[str, int], max_unreadable: float
+) -> Iterator[Batch]:
+    """`batches`, until too many different clips could not be read."""
+    found: list[tuple[str, str]] = []
+    for batch in batches:
+        if batch.unreadable:
+            found = list(dict.fromkeys([*found, *batch.unreadable]))
+            check_unreadable(found, sizes, max_unreadable)
+        yield batch
