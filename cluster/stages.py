@@ -1,0 +1,307 @@
+"""The `Stages` actor: every stage once, however many trials want it and whoever of them dies.
+
+What is finished is read from the stage store; nothing here need survive the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from itertools import count
+from typing import Any, Protocol
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from cluster.stage_runs import Attempt, StageFailed, capacity, explain, needs, run, what_is_short
+from trainables.config import Execution
+from trainables.data.catalog import Dataset
+from trainables.stage import TRAINED, Stage
+from trainables.stage_store import LEASE_SECONDS, Record, StageStore
+
+POLL_SECONDS = 0.2
+NO_TRIAL = -1  # who wants a stage that no trial wants
+
+
+class Executions(Protocol):
+    """How each kind of stage runs; `tasks` are the kinds that do not train."""
+
+    @property
+    def mae(self) -> Execution: ...
+    @property
+    def align(self) -> Execution: ...
+    @property
+    def finetune(self) -> Execution: ...
+    @property
+    def tasks(self) -> Execution: ...
+    @property
+    def attempts(self) -> int: ...
+
+
+class StageDropped(Exception):
+    """Nobody wants the stage any more; its checkpoint is kept."""
+
+
+class Stages:
+    """Starts every stage of a sweep. An actor on one event loop: between awaits nothing changes."""
+
+    def __init__(
+        self,
+        store: StageStore,
+        datasets: list[ray.ObjectRef],
+        executions: dict[str, Execution],
+        attempts: int,
+    ) -> None:
+        """`datasets`: one reference, in a list so that Ray hands on the reference itself."""
+        self._store = store
+        self._datasets = datasets[0]
+        self._executions = executions  # by kind; "tasks" for the kinds that do not train
+        self._attempts = attempts
+        self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._wanted_by: defaultdict[str, set[int]] = defaultdict(set)
+        self._runs: dict[str, asyncio.Task[Record]] = {}  # identity -> the one that brings it
+        self._queue: list[str] = []  # identities, first come first served
+        self._held: dict[str, dict[str, float]] = {}  # identity -> CPUs, GPUs
+        self._states: dict[str, dict[str, Any]] = {}  # identity -> its last event
+        self._events: list[dict[str, Any]] = []
+        self._threads = ThreadPoolExecutor(max_workers=1024)  # one waits on each attempt
+
+    async def want(self, stage: Stage, trial: int) -> dict[str, Any]:
+        """The record of `stage`, once it is finished.
+
+        Raises:
+            StageFailed: it, or a stage that it needs, failed for good; now or earlier.
+            StageDropped: the trial was dropped while it waited.
+        """
+        for part in stage.chain():
+            self._wanted_by[part.identity].add(trial)
+        while True:
+            try:
+                return asdict(await self._once(stage))
+            except StageDropped:  # for want of this trial, or just before it came
+                if trial not in self._wanted_by[stage.identity]:
+                    raise
+
+    async def drop(self, trial: int) -> None:
+        """The trial wants nothing any more. What nobody else wants is forgotten, or stops."""
+        for trials in self._wanted_by.values():
+            trials.discard(trial)
+
+    async def unwanted(self, identity: str) -> bool:
+        return not self._wanted_by[identity]
+
+    async def events(self, since: int) -> tuple[list[dict[str, Any]], int]:
+        """What happened from event number `since` on, and the number to ask from next."""
+        return self._events[since:], len(self._events)
+
+    async def status(self) -> list[dict[str, Any]]:
+        """The last event of each stage that runs or waits; `why` says what a queued one lacks."""
+        last = self._states.values()
+        running = [event for event in last if event["state"] in ("started", "progress", "retry")]
+        queued = [event for event in last if event["state"] == "queued"]
+        return [*running, *({**event, "why": self._why_queued(event)} for event in queued)]
+
+    async def _once(self, stage: Stage) -> Record:
+        if stage.identity not in self._runs:
+            self._runs[stage.identity] = asyncio.create_task(self._bring(stage))
+        return await asyncio.shield(self._runs[stage.identity])
+
+    async def _bring(self, stage: Stage) -> Record:
+        """Find the stage finished, or its inputs first and then the stage itself."""
+        try:
+            record = self._record(stage)
+            if record is not None:
+                self._tell(stage, "reused")
+                return record
+            execution = self._executions[stage.kind if stage.kind in TRAINED else "tasks"]
+            if short := what_is_short(stage, execution):
+                raise self._failure(stage, short)
+            await asyncio.gather(*(self._once(each) for each in stage.inputs.values()))
+            return await self._alone(stage, execution)
+        except StageDropped:
+            del self._runs[stage.identity]  # may be wanted again
+            raise
+        except OSError as error:
+            raise self._failure(stage, f"the storage: {error}") from error
+
+    async def _alone(self, stage: Stage, execution: Execution) -> Record:
+        """Run the stage when the cluster has room and no other sweep on this storage runs it."""
+        need = needs(stage, execution)
+        self._tell(stage, "queued", needs=need)
+        while True:
+            while self._leased_by_other(stage.identity):
+                self._check_wanted(stage)
+                await asyncio.sleep(POLL_SECONDS)
+            async with self._room(stage, need):
+                if self._leased_by_other(stage.identity):
+                    continue
+                record = self._record(stage)  # that other sweep may have finished it
+                if record is not None:
+                    self._tell(stage, "reused")
+                    return record
+                self._store.renew_lease(stage.identity, self._owner)
+                try:
+                    return await self._attempt(stage, execution)
+                finally:
+                    self._store.release_lease(stage.identity)
+
+    @asynccontextmanager
+    async def _room(self, stage: Stage, need: dict[str, float]) -> AsyncIterator[None]:
+        """Inside, the CPUs and GPUs are the stage's. Whoever waits holds nothing."""
+        self._queue.append(stage.identity)
+        try:
+            while self._queue[0] != stage.identity or not self._fits(need):
+                self._check_wanted(stage)
+                await asyncio.sleep(POLL_SECONDS)
+            self._check_wanted(stage)
+        finally:
+            self._queue.remove(stage.identity)
+        self._held[stage.identity] = need
+        try:
+            yield
+        finally:
+            del self._held[stage.identity]
+
+    async def _attempt(self, stage: Stage, execution: Execution) -> Record:
+        """Attempts until one finishes, none is left, or another would end the same way."""
+        for number in count(1):
+            self._store.begin_attempt(stage.identity)
+            self._tell(stage, "started", attempt=number)
+            error = await self._run(stage, execution, number)
+            record = self._record(stage)
+            if record is not None:
+                self._tell(stage, "finished", record=asdict(record))
+                return record
+            if error is None:
+                self._tell(stage, "stopped", reason="no trial wants it; its checkpoint is kept")
+                raise StageDropped(stage.identity)
+            reason, again = explain(error)
+            if not again:
+                raise self._failure(stage, reason)
+            if number == self._attempts:
+                raise self._failure(stage, f"{reason}; {number} attempts")
+            self._tell(stage, "retry", reason=reason, attempt=number)
+            self._check_wanted(stage)
+        raise AssertionError("count() does not end")
+
+    async def _run(self, stage: Stage, execution: Execution, number: int) -> BaseException | None:
+        """One attempt: hand on its progress, hold its lease, return its error.
+
+        Returns as soon as the record is there; the Train run takes a second more to wind down.
+        """
+        attempt = Attempt(
+            stage=stage,
+            number=number,
+            store=self._store,
+            datasets=self._datasets,
+            execution=execution,
+            stages=ray.get_runtime_context().current_actor,
+        )
+        running = asyncio.get_running_loop().run_in_executor(self._threads, run, attempt)
+        last_epoch, renewed = 0.0, time.monotonic()
+        while not running.done() and self._record(stage) is None:
+            await asyncio.wait({running}, timeout=POLL_SECONDS)
+            for point in self._store.progress(stage.identity):
+                if point["epoch"] > last_epoch:
+                    last_epoch = point["epoch"]
+                    self._tell(stage, "progress", point=point)
+            if time.monotonic() - renewed > LEASE_SECONDS / 3:
+                self._store.renew_lease(stage.identity, self._owner)
+                renewed = time.monotonic()
+        return running.exception() if running.done() else None
+
+    def _record(self, stage: Stage) -> Record | None:
+        try:
+            return self._store.record(stage.identity)
+        except ValueError as error:
+            raise self._failure(stage, str(error)) from None
+
+    def _failure(self, stage: Stage, reason: str) -> StageFailed:
+        self._tell(stage, "failed", reason=reason)
+        return StageFailed(f"{stage.kind} {stage.identity}: {reason}")
+
+    def _check_wanted(self, stage: Stage) -> None:
+        if not self._wanted_by[stage.identity]:
+            self._tell(stage, "stopped", reason="no trial wants it")
+            raise StageDropped(stage.identity)
+
+    def _fits(self, need: Mapping[str, float]) -> bool:
+        return all(free >= need[name] for name, free in self._free().items())
+
+    def _free(self) -> dict[str, float]:
+        held = self._held.values()
+        return {name: total - sum(h[name] for h in held) for name, total in capacity().items()}
+
+    def _why_queued(self, event: Mapping[str, Any]) -> str:
+        if event["identity"] not in self._queue:
+            return "another sweep on this storage runs it"
+        if ahead := self._queue.index(event["identity"]):
+            return f"{ahead} before it"
+        free = self._free()
+        lacks = [f"{n:g} {name}, free {free[name]:g}" for name, n in event["needs"].items() if n]
+        return f"needs {'; '.join(lacks)}"
+
+    def _leased_by_other(self, identity: str) -> bool:
+        """Whether another sweep runs the stage. A lease of a dead process of this host is void."""
+        if not self._store.leased_by_other(identity, self._owner):
+            return False
+        try:
+            host, pid, _ = (self._store.folder(identity) / "lease").read_text().split(":")
+        except (FileNotFoundError, ValueError):  # released, or half written
+            return True
+        return host != socket.gethostname() or os.path.exists(f"/proc/{pid}")
+
+    def _tell(self, stage: Stage, state: str, **details: Any) -> None:
+        event = {
+            "identity": stage.identity,
+            "kind": stage.kind,
+            "state": state,
+            "trials": sorted(self._wanted_by[stage.identity]),
+            "time": time.time(),
+            **details,
+        }
+        self._events.append(event)
+        self._states[stage.identity] = event
+
+
+class StagesHandle:
+    """The `Stages` actor as the entry process sees it; the actor dies with this process."""
+
+    def __init__(
+        self, store: StageStore, datasets: Mapping[str, Dataset], executions: Executions
+    ) -> None:
+        by_kind = {kind: getattr(executions, kind) for kind in sorted(TRAINED)}
+        here = ray.get_runtime_context().get_node_id()
+        actor = ray.remote(Stages).options(
+            num_cpus=0,
+            max_concurrency=100_000,  # each waiting trial is a call
+            # All calls can be made again: what was finished is in the store.
+            max_restarts=-1,
+            max_task_retries=-1,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False),
+        )
+        self.store = store
+        self.datasets = ray.put(dict(datasets))
+        self.actor = actor.remote(
+            StageStore(store.root.absolute()),
+            [self.datasets],
+            {**by_kind, "tasks": executions.tasks},
+            executions.attempts,
+        )
+
+    def want_all(self, stages: Iterable[Stage]) -> None:
+        """Returns when all are finished. Raises StageFailed if one fails."""
+        ray.get([self.actor.want.remote(stage, NO_TRIAL) for stage in stages])
+
+    def events(self, since: int) -> tuple[list[dict[str, Any]], int]:
+        """See `Stages.events`."""
+        events, following = ray.get(self.actor.events.remote(since))
+        return events, following

@@ -1,0 +1,276 @@
+"""Ray Tune over one function: a trial awaits its stages and reports. The study says what to try.
+
+Trials hold no CPU and own no stage, so that any number of them may wait and any may be stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import ray
+from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+from ray.tune.search import Searcher
+
+from cluster.stage_runs import StageFailed
+from cluster.stages import StagesHandle
+from trainables.config import TrialConfig
+from trainables.data.catalog import Dataset
+from trainables.settings import parse
+from trainables.stage import Stage
+from trainables.stage_store import StageStore
+from trainables.trial import TrialStages, trial_stages
+
+DRIVER_RESTARTS = 2  # of a trial whose waiting process died
+POLL_SECONDS = 0.5
+MOST_EPOCHS = 10**6  # ASHA wants a limit; a trial ends by itself
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """A trial to run. `trial`: a TrialConfig as JSON values."""
+
+    number: int
+    trial: dict[str, Any]
+    name: str | None
+    may_stop: bool
+
+
+class Study(Protocol):
+    """What decides on trials and remembers them. Called from one thread."""
+
+    def ask(self) -> Assignment | None:
+        """The next trial; None when there are no more."""
+
+    def progress(self, number: int, point: Mapping[str, Any]) -> None:
+        """`point` has `epoch` and `heldout_accuracy`, the mean over the sweep's sources."""
+
+    def complete(
+        self, number: int, accuracies: Mapping[str, float], stages: Mapping[str, str]
+    ) -> None:
+        """Top-1 per downstream dataset; identities of the stages that gave it, by role."""
+
+    def failed(self, number: int, reason: str) -> None: ...
+
+    def pruned(self, number: int, reason: str) -> None: ...
+
+
+class EarlyStopping(Protocol):
+    """Successive halving from `grace_epochs` on: 1 in `reduction_factor` goes on at each rung."""
+
+    @property
+    def grace_epochs(self) -> int: ...
+    @property
+    def reduction_factor(self) -> int: ...
+
+
+def run_trials(
+    study: Study,
+    stages: StagesHandle,
+    datasets: Mapping[str, Dataset],
+    *,
+    sources: Sequence[str],
+    concurrent: int,
+    early_stopping: EarlyStopping | None,
+    scratch: Path,
+) -> None:
+    """Run trials until the study has no more; `concurrent` of them at a time.
+
+    `sources` are all that the sweep mixes: held-out accuracy is a mean over them. `scratch`
+    is Tune's own folder, emptied before and after.
+    """
+    os.environ |= {
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is for the entry point, not for Tune
+        "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # baselines report nothing to the scheduler
+        "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # the study's records are the state
+        "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    }
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    searcher = _StudySearcher(study, stages)
+    trainable = tune.with_parameters(
+        _trial, stages=stages.actor, store=stages.store, datasets=dict(datasets), sources=[*sources]
+    )
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, {"CPU": 0}),
+        tune_config=tune.TuneConfig(
+            num_samples=-1,
+            search_alg=searcher,
+            max_concurrent_trials=concurrent,
+            scheduler=_scheduler(early_stopping),
+            reuse_actors=True,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(scratch.absolute()),
+            failure_config=tune.FailureConfig(max_failures=DRIVER_RESTARTS),
+            callbacks=[_TellErrors(searcher)],
+            verbose=0,
+        ),
+    )
+    try:
+        tuner.fit()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    if searcher.error is not None:
+        raise searcher.error
+
+
+def _scheduler(early_stopping: EarlyStopping | None) -> FIFOScheduler:
+    if early_stopping is None:
+        return FIFOScheduler()
+    return ASHAScheduler(
+        time_attr="epoch",
+        metric="heldout_accuracy",
+        mode="max",
+        max_t=MOST_EPOCHS,
+        grace_period=early_stopping.grace_epochs,
+        reduction_factor=early_stopping.reduction_factor,
+    )
+
+
+class _StudySearcher(Searcher):
+    """Between Tune, which knows trials by its own ids, and the study, which knows their numbers.
+
+    Tune logs and drops what a searcher raises; it is kept in `error`, and no more trials start.
+    """
+
+    def __init__(self, study: Study, stages: StagesHandle) -> None:
+        super().__init__()
+        self._study = study
+        self._stages = stages
+        self._numbers: dict[str, int] = {}  # Tune's id -> the trial's number
+        self.error: Exception | None = None
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        if self.error is not None:
+            return Searcher.FINISHED
+        assignment = self._study.ask()
+        if assignment is None:
+            return Searcher.FINISHED
+        self._numbers[trial_id] = assignment.number
+        # As text, for Tune looks into nested dictionaries for things to sample.
+        return {"number": assignment.number, "assignment": json.dumps(asdict(assignment))}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        if "point" in result:
+            self._tell(trial_id, "progress", json.loads(result["point"]))
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        self._stages.actor.drop.remote(self._numbers[trial_id])
+        if error or result is None:
+            return  # told with its reason by _TellErrors
+        if "accuracies" in result:
+            accuracies, stages = json.loads(result["accuracies"]), json.loads(result["stages"])
+            self._tell(trial_id, "complete", accuracies, stages)
+        elif "failure" in result:
+            self._tell(trial_id, "failed", result["failure"])
+        else:
+            point = json.loads(result["point"])
+            self._tell(trial_id, "progress", point)
+            reason = "held-out accuracy {heldout_accuracy:.3f} at epoch {epoch:g}".format(**point)
+            self._tell(trial_id, "pruned", reason)
+
+    def tell_error(self, trial_id: str, reason: str) -> None:
+        self._tell(trial_id, "failed", reason)
+
+    def _tell(self, trial_id: str, what: str, *details: Any) -> None:
+        try:
+            getattr(self._study, what)(self._numbers[trial_id], *details)
+        except Exception as error:
+            self.error = self.error or error
+
+    # Tune saves its own state whatever it is told; ours is in the study.
+
+    def save(self, checkpoint_path: str) -> None:
+        Path(checkpoint_path).touch()
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise NotImplementedError("a sweep is continued from its records")
+
+
+class _TellErrors(tune.Callback):
+    """Tells the study of trials whose process could not be kept alive."""
+
+    def __init__(self, searcher: _StudySearcher) -> None:
+        self._searcher = searcher
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        error = trial.get_pickled_error() or trial.get_error()
+        lines = str(error).strip().splitlines() or ["its process died"]
+        reason = f"{lines[-1].strip()} ({1 + DRIVER_RESTARTS} times)"
+        self._searcher.tell_error(trial.trial_id, reason)
+
+
+def _trial_name(trial: Trial) -> str:
+    return f"trial-{trial.config['number']:04d}"
+
+
+def _trial(
+    config: dict[str, Any],
+    *,
+    stages: Any,
+    store: StageStore,
+    datasets: dict[str, Dataset],
+    sources: list[str],
+) -> None:
+    """One trial, in a process of its own that only waits."""
+    assignment = Assignment(**json.loads(config["assignment"]))
+    try:
+        trial = parse(TrialConfig, assignment.trial, "trial")
+        parts = trial_stages(trial, datasets)
+        weights = stages.want.remote(parts.weights, assignment.number)
+        for point in _curve(parts.weights, weights, store, sources):
+            if assignment.may_stop and point["epoch"] < trial.align.epochs:
+                tune.report({**point, "point": json.dumps(point)})
+            else:  # without the scheduler's metric: it does not look
+                tune.report({"point": json.dumps(point)})
+        scored = _await_all(stages, parts, assignment.number)
+    except (StageFailed, ValueError) as error:
+        cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
+        tune.report({"failure": str(cause)})
+        return
+    identities = {f"{part.kind} {part.identity}": part.identity for part in parts.all()}
+    tune.report({"accuracies": json.dumps(scored), "stages": json.dumps(identities)})
+
+
+def _await_all(stages: Any, parts: TrialStages, number: int) -> dict[str, float]:
+    """Top-1 per downstream dataset, after all that the trial measures is there."""
+    ends = [*parts.probes.values(), *parts.finetunes.values()]
+    records = ray.get([stages.want.remote(end, number) for end in ends])
+    metrics = {record["identity"]: record["metrics"] for record in records}
+    return {name: metrics[end.identity]["accuracy"] for name, end in parts.scored.items()}
+
+
+def _curve(
+    weights: Stage, awaited: ray.ObjectRef, store: StageStore, sources: list[str]
+) -> Iterator[dict[str, float]]:
+    """The trial's held-out accuracy by epoch, while and after `awaited` runs; it then is there.
+
+    A mean over `sources`, 0 for those that were not trained on, and over the endpoints of an
+    average. It is read from the stages' files: who joins late sees it from the start.
+    """
+    aligned = {part.identity for part in weights.chain() if part.kind == "align"}
+    told = 0.0
+    finished: list[Any] = []
+    while not finished:
+        finished, _ = ray.wait([awaited], timeout=POLL_SECONDS)
+        curves = [{p["epoch"]: p for p in store.progress(identity)} for identity in aligned]
+        shared = set.intersection(*(set(curve) for curve in curves)) if curves else set()
+        for epoch in sorted(epoch for epoch in shared if epoch > told):
+            told = epoch
+            values = [c[epoch].get(f"heldout/{s}", 0.0) for c in curves for s in sources]
+            yield {"epoch": epoch, "heldout_accuracy": sum(values) / len(values)}
+    ray.get(awaited)

@@ -1,0 +1,64 @@
+"""A stage that trains nothing, but fails, dies, stops, resumes and publishes as a real one does.
+
+`log` in the store's folder gets a line "identity kind step pid" for each step taken.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+
+
+def run_stage(stage, store, datasets, execution, should_stop) -> None:  # type: ignore[no-untyped-def]
+    if store.record(stage.identity) is not None:
+        return
+    for needed in stage.inputs.values():
+        assert store.record(needed.identity) is not None
+    wanted = {"steps": 1, "pause": 0.0, **stage.settings.get(stage.kind, {}), **stage.settings}
+    if "epochs" in wanted:
+        wanted["steps"] = wanted["epochs"]
+    seeds = [part.settings["seed"] for part in stage.chain() if "seed" in part.settings]
+    seed = seeds[0] if seeds else 0
+
+    if message := wanted.get("mistake"):
+        raise ValueError(message)
+    if stage.kind == "align" and seed == 13:
+        raise ValueError("13 is unlucky")
+    group = _ranks(execution.workers)
+
+    checkpoint = store.checkpoint(stage.identity)
+    checkpoint.mkdir(parents=True, exist_ok=True)
+    done = checkpoint / "step"
+    start = int(done.read_text()) if done.exists() else 0
+    for step in range(start + 1, wanted["steps"] + 1):
+        time.sleep(wanted["pause"])
+        with (store.root / "log").open("a") as log:
+            log.write(f"{stage.identity} {stage.kind} {step} {os.getpid()}\n")
+        if wanted.get("dies"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        done.write_text(str(step))
+        store.add_progress(stage.identity, {"epoch": step, "heldout/people": seed / 100})
+        if step < wanted["steps"] and should_stop():
+            from trainables.stage_run import StageStopped
+
+            raise StageStopped
+    store.publish(
+        stage,
+        write={"data.json": lambda path: path.write_text(json.dumps(sorted(datasets)))},
+        metrics={"accuracy": seed / 100, "ranks": group},
+        cost={"device_seconds": 1.0, "clips": 0},
+    )
+
+
+def _ranks(workers: int) -> int:
+    """How many processes the group has; None was needed where one trains alone."""
+    if workers == 1:
+        return 1
+    import torch
+    import torch.distributed as dist
+
+    ranks = torch.ones(1)
+    dist.all_reduce(ranks)
+    return int(ranks.item())

@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from cluster.stage_runs import StageFailed
+from cluster.stages import StagesHandle
+from tests.cluster.conftest import Executions, execution
+from trainables.stage import Stage
+from trainables.stage_store import StageStore
+
+pytestmark = pytest.mark.usefixtures("two_cpus")
+Start = Callable[..., StagesHandle]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Any:
+    handles = []
+
+    def start(**executions: Any) -> StagesHandle:
+        handles.append(StagesHandle(StageStore(tmp_path / "stages"), {}, Executions(**executions)))
+        return handles[-1]
+
+    yield start
+    for handle in handles:
+        ray.kill(handle.actor)
+
+
+def stage(kind: str = "mae", *, inputs: dict[str, Stage] | None = None, **settings: Any) -> Stage:
+    return Stage(kind=kind, settings=settings, inputs=inputs or {})
+
+
+def want(stages: StagesHandle, wanted: Stage, trial: int) -> Any:
+    return stages.actor.want.remote(wanted, trial)
+
+
+def states(stages: StagesHandle, wanted: Stage) -> list[str]:
+    events = stages.events(0)[0]
+    return [
+        e["state"] for e in events if e["identity"] == wanted.identity and e["state"] != "progress"
+    ]
+
+
+def steps(stages: StagesHandle, wanted: Stage) -> list[int]:
+    log = stages.store.root / "log"
+    lines = [line.split() for line in log.read_text().splitlines()] if log.exists() else []
+    return [int(step) for identity, _, step, _ in lines if identity == wanted.identity]
+
+
+def worker_pid(stages: StagesHandle, wanted: Stage) -> int:
+    lines = (stages.store.root / "log").read_text().splitlines()
+    return next(int(line.split()[3]) for line in lines if line.startswith(wanted.identity))
+
+
+def until(true: Callable[[], Any], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited for too long"
+        time.sleep(0.05)
+
+
+@ray.remote(num_cpus=0)
+class WaitingTrial:
+    def pid(self) -> int:
+        return os.getpid()
+
+    def want(self, stages: Any, wanted: Stage, trial: int) -> Any:
+        return ray.get(stages.want.remote(wanted, trial))
+
+
+def test_two_trials_want_one_stage_and_it_is_trained_once(start: Start) -> None:
+    stages, wanted = start(), stage(steps=3)
+    first, second = ray.get([want(stages, wanted, 1), want(stages, wanted, 2)])
+    assert first == second
+    assert first["identity"] == wanted.identity
+    assert steps(stages, wanted) == [1, 2, 3]
+    assert states(stages, wanted) == ["queued", "started", "finished"]
+
+
+def test_the_first_trial_is_killed_and_the_second_gets_what_was_trained_once(start: Start) -> None:
+    stages, wanted = start(), stage(steps=8, pause=0.3)
+    killed = WaitingTrial.remote()
+    pid = ray.get(killed.pid.remote())
+    lost = killed.want.remote(stages.actor, wanted, 1)
+    until(lambda: steps(stages, wanted))
+    os.kill(pid, signal.SIGKILL)
+    kept = want(stages, wanted, 2)
+    stages.actor.drop.remote(1)
+    with pytest.raises(ray.exceptions.RayActorError):
+        ray.get(lost)
+    assert ray.get(kept)["attempts"] == 1
+    assert steps(stages, wanted) == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def test_a_killed_worker_costs_an_attempt_and_the_next_resumes_from_the_checkpoint(
+    start: Start,
+) -> None:
+    stages, wanted = start(), stage(steps=6, pause=0.3)
+    record = want(stages, wanted, 1)
+    until(lambda: len(steps(stages, wanted)) >= 2)
+    os.kill(worker_pid(stages, wanted), signal.SIGKILL)
+    assert ray.get(record)["attempts"] == 2
+    assert sorted(set(steps(stages, wanted))) == [1, 2, 3, 4, 5, 6]
+    assert len(steps(stages, wanted)) <= 7  # at most the step that was cut is taken again
+    assert states(stages, wanted) == ["queued", "started", "retry", "started", "finished"]
+
+
+def test_a_stage_whose_worker_always_dies_fails_after_its_attempts(start: Start) -> None:
+    stages, wanted = start(), stage("probe", dies=True)
+    with pytest.raises(StageFailed, match=r"a worker process died .*; 2 attempts"):
+        ray.get(want(stages, wanted, 1))
+    assert len(steps(stages, wanted)) == 2
+
+
+def test_a_stage_that_interests_nobody_stops_keeps_its_checkpoint_and_continues(
+    start: Start,
+) -> None:
+    stages, wanted = start(), stage(steps=12, pause=0.3)
+    want(stages, wanted, 1)
+    until(lambda: len(steps(stages, wanted)) >= 2)
+    stages.actor.drop.remote(1)
+    until(lambda: "stopped" in states(stages, wanted))
+    done = len(steps(stages, wanted))
+    assert done < 12
+    assert stages.store.record(wanted.identity) is None
+    ray.get(want(stages, wanted, 2))
+    assert steps(stages, wanted) == list(range(1, 13))
+
+
+def test_a_failure_is_told_with_its_reason_to_all_who_wait_and_to_who_comes_later(
+    start: Start,
+) -> None:
+    stages, wanted = start(), stage(mistake="the moon is full; wait")
+    above = stage("align", inputs={"start": wanted})
+    waiting = [want(stages, wanted, 1), want(stages, above, 2)]
+    for asked in waiting:
+        with pytest.raises(StageFailed, match=f"mae {wanted.identity}: the moon is full; wait"):
+            ray.get(asked)
+    began = time.monotonic()
+    with pytest.raises(StageFailed, match="the moon is full"):
+        ray.get(want(stages, wanted, 3))
+    assert time.monotonic() - began < 2
+    assert states(stages, wanted) == ["queued", "started", "failed"]  # and not tried again
+    assert states(stages, above) == []
+
+
+def test_more_workers_than_the_cluster_has_is_an_error_that_says_what_is_short(
+    start: Start,
+) -> None:
+    stages = start(mae=execution(workers=3), align=execution(gpus=1))
+    began = time.monotonic()
+    with pytest.raises(StageFailed, match=r"needs 3 workers of 1 CPU, .* room for 2 .*lower"):
+        ray.get(want(stages, stage("mae"), 1))
+    with pytest.raises(StageFailed, match=r"needs 1 worker of 1 CPU and 1 GPU, .* room for 0"):
+        ray.get(want(stages, stage("align"), 1))
+    assert time.monotonic() - began < 5
+
+
+def test_inputs_come_first_and_not_at_all_when_the_stage_itself_is_there(start: Start) -> None:
+    stages = start()
+    below = stage("init")
+    above = stage("probe", inputs={"weights": below})
+    ray.get(want(stages, above, 1))
+    assert [e["kind"] for e in stages.events(0)[0] if e["state"] == "started"] == ["init", "probe"]
+
+    (stages.store.folder(below.identity) / "record.json").unlink()
+    again = start()
+    ray.get(want(again, above, 1))
+    assert [e["state"] for e in again.events(0)[0]] == ["reused"]
+
+
+def test_who_waits_for_room_holds_nothing_and_is_forgotten_when_dropped(start: Start) -> None:
+    stages = start(align=execution(cpus=2))
+    running, queued = stage("probe", steps=20, pause=0.1), stage("align")
+    finished = want(stages, running, 1)
+    until(lambda: steps(stages, running))
+    dropped = want(stages, queued, 2)
+    until(lambda: "queued" in states(stages, queued))
+    status = {event["identity"]: event for event in ray.get(stages.actor.status.remote())}
+    assert status[queued.identity]["why"] == "needs 2 CPU, free 1"
+    stages.actor.drop.remote(2)
+    with pytest.raises(Exception, match="StageDropped"):
+        ray.get(dropped)
+    ray.get(finished)
+    assert states(stages, queued) == ["queued", "stopped"]
+
+
+def test_a_stage_with_two_workers_is_one_process_group(start: Start) -> None:
+    stages, wanted = start(), stage("finetune", steps=1)
+    assert ray.get(want(stages, wanted, 1))["metrics"]["ranks"] == 2
+    until(lambda: not list((stages.store.root.parent / "train_runs").iterdir()))
+
+
+def test_a_stage_leased_by_another_sweep_is_waited_for_unless_that_sweep_is_dead(
+    start: Start,
+) -> None:
+    stages, wanted = start(), stage("init")
+    stages.store.renew_lease(wanted.identity, f"{socket.gethostname()}:{os.getpid()}:alive")
+    waiting = want(stages, wanted, 1)
+    assert ray.wait([waiting], timeout=2) == ([], [waiting])
+    stages.store.renew_lease(wanted.identity, f"{socket.gethostname()}:999999999:dead")
+    ray.get(waiting)
+
+
+def test_the_actor_itself_is_killed_and_the_trials_still_get_their_stage(start: Start) -> None:
+    stages, wanted = start(), stage(steps=6, pause=0.3)
+    waiting = want(stages, wanted, 1)
+    until(lambda: len(steps(stages, wanted)) >= 2)
+    ray.kill(stages.actor, no_restart=False)
+    assert ray.get(waiting)["attempts"] == 2
+    assert sorted(set(steps(stages, wanted))) == [1, 2, 3, 4, 5, 6]
