@@ -1,0 +1,229 @@
+"""The kinds of parameters: how each is suggested, encoded and enumerated. Knows no sampler.
+
+What a sampler draws are internal parameters: the name and value of the setting, except that a
+simplex over k sources is k - 1 numbers in [0, 1], named `path[source]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal, InvalidOperation
+from typing import Annotated, Any, Literal, Protocol, Self, TypeAlias
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from search_spaces.simplex import break_stick, lattice, mend_stick, round_shares
+from trainables.settings import Settings, nearest
+
+SHARE_UNITS = 10_000  # shares are exact decimals of at most 4 places
+
+Scalar: TypeAlias = bool | int | float | str | None
+Values: TypeAlias = dict[str, Any]  # dotted path -> value; a simplex is a dict source -> share
+Params: TypeAlias = dict[str, Scalar]  # sampler's name -> value
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Scalars = Annotated[
+    tuple[Scalar, ...],
+    BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else (value,)),
+    Field(min_length=1),
+]
+Listed = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
+
+
+def _exact(value: Any) -> Decimal:
+    """The decimal that a number prints as."""
+    return Decimal(str(value))
+
+
+class Suggest(Protocol):
+    """Draws internal parameters; an Optuna trial is one."""
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None, log: bool
+    ) -> float: ...
+    def suggest_int(self, name: str, low: int, high: int, *, step: int) -> int: ...
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any: ...
+
+
+class _Parameter(Settings):
+    when: dict[str, Scalars] = Field(default_factory=dict)  # earlier path -> values it must have
+
+    def holds(self, values: Mapping[str, Any]) -> bool:
+        """Whether the parameter exists beside these values of earlier ones."""
+        return all(path in values and values[path] in ok for path, ok in self.when.items())
+
+
+class FloatParameter(_Parameter):
+    """low <= value <= high; with `step`, low + n step; `grid` serves the grid sampler only."""
+
+    type: Literal["float"]
+    low: Finite
+    high: Finite
+    log: bool = False
+    step: Finite | None = None
+    grid: Annotated[tuple[Finite, ...], Listed, Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.low < self.high:
+            raise ValueError(f"low {self.low} is not below high {self.high}; swap them")
+        if self.log and (self.low <= 0 or self.step is not None):
+            raise ValueError("a log parameter needs low > 0 and has no step; give 'grid' instead")
+        if self.step is not None and (
+            self.step <= 0 or (_exact(self.high) - _exact(self.low)) % _exact(self.step)
+        ):
+            raise ValueError(f"step {self.step} does not divide high - low; choose one that does")
+        if self.grid and not all(self.low <= value <= self.high for value in self.grid):
+            raise ValueError(f"grid {list(self.grid)} leaves [{self.low}, {self.high}]; widen it")
+        return self
+
+    def suggest(self, path: str, suggest: Suggest) -> float:
+        value = suggest.suggest_float(path, self.low, self.high, step=self.step, log=self.log)
+        return value if self.step is None else self._steps()[round((value - self.low) / self.step)]
+
+    def encode(self, path: str, value: Any) -> Params:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"{path}: {value!r} is not a number")
+        if not self.low <= value <= self.high or (self.step and value not in self._steps()):
+            raise ValueError(f"{path}: {value} is not in the search space")
+        return {path: float(value)}
+
+    def edges(self) -> list[Any]:
+        return [self.low, self.high]
+
+    def lattice(self, path: str) -> list[Any]:
+        if self.grid is None and self.step is None:
+            raise ValueError(f"{path}: the grid sampler needs 'step' or 'grid: [...]' on a float")
+        return list(self.grid) if self.grid is not None else self._steps()
+
+    def _steps(self) -> list[float]:
+        # Decimal, so that 0.15 is 0.15 (not 3 * 0.05) however it was suggested: values are hashed.
+        assert self.step is not None
+        low, step = _exact(self.low), _exact(self.step)
+        return [float(low + n * step) for n in range(int((_exact(self.high) - low) / step) + 1)]
+
+
+class IntParameter(_Parameter):
+    type: Literal["int"]
+    low: int
+    high: int
+    step: Annotated[int, Field(ge=1)] = 1
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.low < self.high:
+            raise ValueError(f"low {self.low} is not below high {self.high}; swap them")
+        if (self.high - self.low) % self.step:
+            raise ValueError(f"step {self.step} does not divide high - low; choose one that does")
+        return self
+
+    def suggest(self, path: str, suggest: Suggest) -> int:
+        return suggest.suggest_int(path, self.low, self.high, step=self.step)
+
+    def encode(self, path: str, value: Any) -> Params:
+        if isinstance(value, bool) or value not in self.lattice(path):
+            raise ValueError(f"{path}: {value!r} is not in the search space")
+        return {path: int(value)}
+
+    def edges(self) -> list[Any]:
+        return [self.low, self.high]
+
+    def lattice(self, path: str) -> list[Any]:
+        return list(range(self.low, self.high + 1, self.step))
+
+
+class ChoiceParameter(_Parameter):
+    type: Literal["choice"]
+    values: Annotated[tuple[Scalar, ...], Listed, Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(set(self.values)) != len(self.values):
+            raise ValueError(f"values {list(self.values)} repeats one; keep one of each")
+        return self
+
+    def suggest(self, path: str, suggest: Suggest) -> Any:
+        return suggest.suggest_categorical(path, self.values)
+
+    def encode(self, path: str, value: Any) -> Params:
+        if value not in self.values:
+            raise ValueError(f"{path}: {value!r} is not in the search space")
+        return {path: self.values[self.values.index(value)]}
+
+    def edges(self) -> list[Any]:
+        return list(self.values)
+
+    def lattice(self, path: str) -> list[Any]:
+        return list(self.values)
+
+
+class SimplexParameter(_Parameter):
+    """Shares of named sources that sum to 1: multiples of `step`, or of 0.0001 without one."""
+
+    type: Literal["simplex"]
+    over: Annotated[tuple[str, ...], Listed, Field(min_length=2)]
+    step: Finite | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(set(self.over)) != len(self.over):
+            raise ValueError(f"over {list(self.over)} names a source twice; keep one of each")
+        if self.step is not None and (
+            self.step <= 0 or 1 % _exact(self.step) or _exact(self.step) * SHARE_UNITS % 1
+        ):
+            raise ValueError(
+                f"step {self.step} does not divide 1 within 4 decimal places; use 0.05, for example"
+            )
+        return self
+
+    @property
+    def units(self) -> int:
+        return SHARE_UNITS if self.step is None else int(1 / _exact(self.step))
+
+    def suggest(self, path: str, suggest: Suggest) -> dict[str, float]:
+        uniforms = [
+            suggest.suggest_float(f"{path}[{source}]", 0.0, 1.0, step=None, log=False)
+            for source in self.over[:-1]
+        ]
+        return self.shares(break_stick(uniforms))
+
+    def shares(self, weights: Sequence[float]) -> dict[str, float]:
+        """Shares in proportion to `weights` (in the order of `over`), rounded to the step."""
+        return self._of_units(round_shares(weights, self.units))
+
+    def encode(self, path: str, value: Any) -> Params:
+        """Shares between two steps are encoded too: a measured point is worth keeping."""
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{path}: {value!r} is not a mapping of sources to shares")
+        if strange := sorted(set(value) - set(self.over)):
+            hint = nearest(strange[0], list(self.over))
+            raise ValueError(f"{path}: {strange[0]!r} is no source of the search space{hint}")
+        try:
+            units = [_exact(value.get(source, 0)) * SHARE_UNITS for source in self.over]
+        except InvalidOperation:
+            raise ValueError(f"{path}: {dict(value)} holds a share that is no number") from None
+        if any(unit < 0 or unit % 1 for unit in units) or sum(units) != SHARE_UNITS:
+            raise ValueError(f"{path}: {dict(value)} are not shares of 4 places that sum to 1")
+        uniforms = mend_stick([int(unit) for unit in units])
+        names = [f"{path}[{source}]" for source in self.over[:-1]]
+        return dict(zip(names, uniforms, strict=True))
+
+    def edges(self) -> list[Any]:
+        return [{other: float(other == source) for other in self.over} for source in self.over]
+
+    def lattice(self, path: str) -> list[Any]:
+        if self.step is None:
+            raise ValueError(f"{path}: the grid sampler needs 'step' on a simplex")
+        return [self._of_units(units) for units in lattice(len(self.over), self.units)]
+
+    def _of_units(self, units: Sequence[int]) -> dict[str, float]:
+        # n / units is the double nearest to the decimal, so it prints as that decimal.
+        return {source: n / self.units for source, n in zip(self.over, units, strict=True)}
+
+
+Parameter: TypeAlias = FloatParameter | IntParameter | ChoiceParameter | SimplexParameter
+KINDS: dict[str, type[Parameter]] = {
+    "float": FloatParameter,
+    "int": IntParameter,
+    "choice": ChoiceParameter,
+    "simplex": SimplexParameter,
+}

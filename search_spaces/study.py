@@ -1,0 +1,253 @@
+"""What to try next: Optuna behind ask and tell. The only file that imports optuna.
+
+Before each suggestion an in-memory study is rebuilt from what was told, and the sampler is seeded
+with (sweep seed, trial number, draw). So a suggestion is a pure function of the seed, its number
+and the history: an interrupted sweep asks for the points that an uninterrupted one would have.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeAlias
+
+import numpy as np
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
+
+from search_spaces.parameters import Params, Values
+from search_spaces.points import grid
+from search_spaces.space import Space, encode, sample
+from trainables.settings import nearest
+
+SAMPLERS = ("tpe", "gp", "random", "grid")
+SAMPLER_DRAWS, RANDOM_DRAWS = 3, 50  # tries for a point that was not tried before
+Ending: TypeAlias = Literal["complete", "failed", "pruned"]
+State: TypeAlias = Literal["waiting", "running", "complete", "failed", "pruned"]
+
+
+class PastTrial(Protocol):
+    """What a study needs of a stored trial (sweeps.records.TrialRecord)."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def values(self) -> Mapping[str, Any]: ...
+    @property
+    def params(self) -> Mapping[str, Any]: ...
+    @property
+    def state(self) -> State: ...
+    @property
+    def score(self) -> float | None: ...
+    @property
+    def intermediate(self) -> Sequence[Mapping[str, Any]]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suggestion:
+    """A trial to run. `params` (Optuna's names and values) is empty outside the search space."""
+
+    number: int
+    params: Params
+    values: Values  # dotted path -> value
+
+
+@dataclass
+class _Told:
+    params: Params
+    values: Values
+    state: State = "running"
+    score: float | None = None
+    intermediate: dict[int, float] = field(default_factory=dict)
+
+
+class Study:
+    """Suggests points that maximise the score. Trials are numbered from 0 without gaps.
+
+    Args:
+        sampler: one of SAMPLERS. `gp` needs torch and scipy.
+        seed: of the sweep.
+        startup_trials: trials that must be complete before `tpe` and `gp` model the score; until
+            then they draw at random.
+        past: the stored trials in the order of their numbers. Unfinished ones count as running.
+
+    Raises:
+        ValueError: no such sampler; a grid over a parameter that has no steps.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        *,
+        sampler: str,
+        seed: int,
+        startup_trials: int,
+        past: Iterable[PastTrial] = (),
+    ) -> None:
+        if sampler not in SAMPLERS:
+            raise ValueError(f"sampler {sampler!r} is unknown{nearest(sampler, list(SAMPLERS))}")
+        if sampler == "grid":
+            grid(space)  # raises where there is none
+        optuna.logging.set_verbosity(optuna.logging.WARNING)  # not a line for every study made
+        self._space = space
+        self._sampler = sampler
+        self._seed = seed
+        self._startup_trials = startup_trials
+        self._told: list[_Told] = []
+        for trial in past:
+            assert trial.number == len(self._told), f"trial {len(self._told)} is missing"
+            state, score = _settled(trial.state, trial.score)
+            steps = {int(point["step"]): float(point["value"]) for point in trial.intermediate}
+            told = _Told(dict(trial.params), dict(trial.values), state, score, steps)
+            self._told.append(told)
+
+    def add(self, values: Values) -> Suggestion:
+        """Take up a given point: a baseline, or one that a person asks for.
+
+        A point outside the search space is a trial like any other, unseen by the sampler.
+        """
+        try:
+            params = encode(self._space, values)
+        except ValueError:
+            params = {}
+        return self._take(params, values)
+
+    def ask(self) -> Suggestion | None:
+        """The next point to try; None once every point of the grid is taken.
+
+        A point that was tried would score the same again, so it is drawn anew: by the sampler, then
+        at random. It is repeated only where all of that fails, in a space that is used up.
+        """
+        if self._sampler == "grid":
+            taken = [told.params for told in self._told]
+            for values in grid(self._space):
+                params = encode(self._space, values)
+                if params not in taken:
+                    return self._take(params, values)
+            return None
+        tried = [told.values for told in self._told]
+        for attempt in range(SAMPLER_DRAWS + RANDOM_DRAWS):
+            sampler = self._sampler if attempt < SAMPLER_DRAWS else "random"
+            params, values = self._draw(sampler, attempt)
+            if values not in tried:
+                break
+        return self._take(params, values)
+
+    def report(self, number: int, step: int, value: float) -> None:
+        """An intermediate value of a running trial."""
+        self._told[number].intermediate[step] = value
+
+    def tell(self, number: int, state: Ending, value: float | None = None) -> State:
+        """End a trial. Returns its state: a complete trial without a finite value has failed."""
+        told = self._told[number]
+        assert told.state in ("waiting", "running"), f"trial {number} has been told {told.state}"
+        told.state, told.score = _settled(state, value)
+        return told.state
+
+    def _take(self, params: Params, values: Values) -> Suggestion:
+        self._told.append(_Told(params, values))
+        return Suggestion(number=len(self._told) - 1, params=dict(params), values=dict(values))
+
+    def _draw(self, name: str, attempt: int) -> tuple[Params, Values]:
+        seeds = np.random.SeedSequence((self._seed, len(self._told), attempt))
+        sampler = _sampler(name, int(seeds.generate_state(1)[0]), self._startup_trials)
+        study = optuna.create_study(direction="maximize", sampler=sampler)
+        distributions = _distributions(self._space)
+        study.add_trials(self._frozen(told, distributions) for told in self._told)
+        if name == "gp":
+            # The GP models only parameters that every trial has: draw all, keep what holds.
+            drawn = FixedTrial(study.ask(distributions).params)
+            values = sample(self._space, drawn)
+            return drawn.params, values
+        trial = study.ask()
+        values = sample(self._space, trial)
+        return trial.params, values
+
+    def _frozen(self, told: _Told, distributions: dict[str, BaseDistribution]) -> FrozenTrial:
+        if not told.params:  # outside the space: a failed trial keeps its number, teaches nothing
+            return create_trial(state=TrialState.FAIL)
+        params = dict(told.params)
+        if self._sampler == "gp":
+            params = {name: _anchor(distributions[name]) for name in distributions} | params
+        return create_trial(
+            state=_STATES[told.state],
+            value=told.score,
+            params=params,
+            distributions={name: distributions[name] for name in params},
+            intermediate_values=dict(told.intermediate),
+        )
+
+
+def _sampler(name: str, seed: int, startup_trials: int) -> optuna.samplers.BaseSampler:
+    if name == "tpe":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            # Grouped: parameters that occur together are modelled together, where they occur.
+            return optuna.samplers.TPESampler(
+                seed=seed, n_startup_trials=startup_trials, multivariate=True, group=True
+            )
+    if name == "gp":
+        return optuna.samplers.GPSampler(seed=seed, n_startup_trials=startup_trials)
+    return optuna.samplers.RandomSampler(seed=seed)
+
+
+_STATES = {
+    "waiting": TrialState.RUNNING,  # it will run: the samplers keep away from its point
+    "running": TrialState.RUNNING,
+    "complete": TrialState.COMPLETE,
+    "failed": TrialState.FAIL,
+    "pruned": TrialState.PRUNED,
+}
+
+
+def _settled(state: State, score: float | None) -> tuple[State, float | None]:
+    if state != "complete":
+        return state, None
+    if score is None or not math.isfinite(score):
+        return "failed", None
+    return state, score
+
+
+class _Recorder:
+    """Stands in for a trial, to learn the distributions that a space suggests from."""
+
+    def __init__(self) -> None:
+        self.distributions: dict[str, BaseDistribution] = {}
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None, log: bool
+    ) -> float:
+        self.distributions[name] = FloatDistribution(low, high, step=step, log=log)
+        return low
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int) -> int:
+        self.distributions[name] = IntDistribution(low, high, step=step)
+        return low
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        self.distributions[name] = CategoricalDistribution(choices)
+        return choices[0]
+
+
+def _distributions(space: Space) -> dict[str, BaseDistribution]:
+    """Every internal parameter's distribution, conditions left aside."""
+    recorder = _Recorder()
+    for path, parameter in space.parameters.items():
+        parameter.suggest(path, recorder)
+    return recorder.distributions
+
+
+def _anchor(distribution: BaseDistribution) -> Any:
+    """The constant that fills in a parameter whose condition does not hold."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices[0]
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    return distribution.low
