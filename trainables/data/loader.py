@@ -124,7 +124,7 @@ def check_unreadable(
     for source, path in found:
         by_source.setdefault(source, set()).add(path)
     for source, paths in by_source.items():
-        if len(paths) / sizes[source] > max_unreadable + 1e-9:  # 0.29 of 100 allows 29
+        if len(paths) / sizes[source] > max_unreadable:  # a product would refuse 29 of 100 at 0.29
             shown = ", ".join(sorted(paths)[:SHOWN]) + (", ..." if len(paths) > SHOWN else "")
             raise ValueError(
                 f"{source!r}: {len(paths)} of {sizes[source]} clips cannot be read, more than "

@@ -155,6 +155,8 @@ def test_a_source_of_which_nothing_can_be_read_stops_even_without_a_limit(
         (datasets["real"].root / name).unlink()
     with pytest.raises(ValueError, match="'real': not one of its clips can be read"):
         list(batches(datasets, max_unreadable=1.0))
+    with pytest.raises(ValueError, match="1 of 3 clips cannot be read"):  # and looks no further
+        list(batches(datasets, max_unreadable=0.0))
 
 
 def test_the_limit_counts_paths_and_not_times_and_029_of_100_allows_29() -> None:
