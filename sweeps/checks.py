@@ -5,34 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from search_spaces.parameters import SimplexParameter
 from search_spaces.points import edges
 from search_spaces.space import Space, check_paths
 from sweeps.plan import excess_repetition
 from sweeps.search import GivenTrial
 from sweeps.sweep import Sweep
-from trainables.config import MixtureSettings, TrialConfig
+from trainables.config import TrialConfig
 from trainables.data.catalog import Dataset, require_splits
 from trainables.data.mixture import parse_shares
 from trainables.settings import nearest
+from trainables.trial import Shares
 
 
 def sources_of(sweep: Sweep, space: Space) -> dict[str, str]:
-    """Every source that some trial may pre-train on -> the setting that names it."""
-    trial = sweep.settings.trial
-    named = {
-        "trial.mae.mixture.shares": trial.mae.mixture.shares,
-        "trial.align.mixture.shares": trial.align.mixture.shares,
-        "trial.average.between": {s: 0 for shares in trial.average.between for s in shares},
-    }
-    for path, parameter in space.parameters.items():
-        if isinstance(parameter, SimplexParameter):
-            named[f"{sweep.space_file.name}: {path}"] = dict.fromkeys(parameter.over, 0)
-    for point in sweep.settings.search.points:
-        for path, value in point.set.items():
-            if path.endswith("mixture.shares"):
-                named[f"search.points {point.name!r}"] = value
-    return {source: where for where, shares in named.items() for source in shares}
+    """Every source that some trial may pre-train on -> where that trial comes from."""
+    trials = [("trial", sweep.settings.trial)]
+    trials += [
+        (f"search.points {point.name!r}", sweep.trial_with(point.set, point.name))
+        for point in sweep.settings.search.points
+    ]
+    file = sweep.space_file.name
+    trials += [(file, sweep.trial_with(values, file)) for values in edges(space)]
+    sources: dict[str, str] = {}
+    for where, trial in trials:
+        for shares in _all_shares(trial):
+            for source in shares:
+                sources.setdefault(source, where)
+    return sources
 
 
 def check_sources(sweep: Sweep, sources: Mapping[str, str], data: Mapping[str, Dataset]) -> None:
@@ -48,17 +47,18 @@ def check_sources(sweep: Sweep, sources: Mapping[str, str], data: Mapping[str, D
             )
     for name in sweep.settings.trial.downstream:
         if name not in data:
-            raise ValueError(f"trial.downstream: {name!r} is in no catalog{nearest(name, list(data))}")
+            raise ValueError(
+                f"trial.downstream: {name!r} is in no catalog{nearest(name, list(data))}"
+            )
         require_splits(data[name], ("train", "selection", "report"))
 
 
 def check_space(sweep: Sweep, space: Space) -> None:
     """Every path is a setting, and the settings accept both ends of every range."""
     check_paths(space, TrialConfig)
-    for values in edges(space):
-        trial = sweep.trial_with(values, sweep.space_file.name)
-        for mixture in _mixtures(trial):
-            parse_shares(mixture.shares)
+    for values in [{}, *edges(space)]:
+        for shares in _all_shares(sweep.trial_with(values, sweep.space_file.name)):
+            parse_shares(shares)
 
 
 def within_cap(
@@ -95,6 +95,7 @@ def check_storage(folder: Path) -> None:
         ) from None
 
 
-def _mixtures(trial: TrialConfig) -> Iterator[MixtureSettings]:
-    yield trial.mae.mixture
-    yield trial.align.mixture
+def _all_shares(trial: TrialConfig) -> Iterator[Shares]:
+    yield trial.mae.mixture.shares
+    yield trial.align.mixture.shares
+    yield from trial.average.between

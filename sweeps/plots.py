@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from sweeps.search import RANDOM_WEIGHTS
+
 
 def plot_scores(summary: Mapping[str, Any], folder: Path) -> list[Path]:
     """Top-1 against the share of each source, and against the averaging coefficient."""
@@ -53,6 +55,7 @@ def _plot(
 
     figure, axes = pyplot.subplots(figsize=(6.5, 4), layout="constrained")
     trials = sorted(trials, key=x)
+    xs = [x(trial) for trial in trials]
     for i, name in enumerate(summary["downstream"]):
         means = [100 * trial["scores"][name] for trial in trials]
         spans = [trial["intervals"][name] for trial in trials]
@@ -60,9 +63,9 @@ def _plot(
             [max(0.0, mean - 100 * low) for mean, (low, _) in zip(means, spans, strict=True)],
             [max(0.0, 100 * high - mean) for mean, (_, high) in zip(means, spans, strict=True)],
         ]
-        axes.errorbar([x(t) for t in trials], means, errors, fmt="o", capsize=2, label=name, color=f"C{i}")
-    axes.plot([x(t) for t in trials], [100 * t["score"] for t in trials], "kD", label="score")
-    random = [t for t in summary["trials"] if t["name"].endswith("random weights") and t["score"]]
+        axes.errorbar(xs, means, errors, fmt="o", capsize=2, label=name, color=f"C{i}")
+    axes.plot(xs, [100 * t["score"] for t in trials], "kD", label="score")
+    random = [t for t in summary["trials"] if t["name"] == RANDOM_WEIGHTS and t["score"]]
     if random:
         axes.axhline(100 * random[0]["score"], color="grey", ls=":", label="score, random weights")
     axes.set(xlabel=label, ylabel="top-1 on the selection split, %", title=summary["sweep"])

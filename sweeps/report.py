@@ -192,20 +192,23 @@ def write_report(summary: Mapping[str, Any], plan_lines: list[str], folder: Path
         ]
     else:
         lines += ["No trial was completed, so nothing is recommended.", ""]
-    lines += _table(summary["trials"], downstream, "scores", "Selection split, top-1 in %")
-    on_report = [trial["report"] | {"name": trial["name"]} for trial in summary["trials"] if trial["report"]]
-    lines += _table(on_report, downstream, "scores", "Report split, read once after the search, top-1 in %")
+    trials = summary["trials"]
+    lines += _table(trials, downstream, "Selection split, top-1 in %")
+    on_report = [t["report"] | {"name": t["name"]} for t in trials if t["report"]]
+    lines += _table(on_report, downstream, "Report split, read once after the search, top-1 in %")
     lines += [f"![{plot.stem}]({plot.name})" for plot in plots]
-    failed = [trial for trial in summary["trials"] if trial["state"] == "failed"]
+    failed = [trial for trial in trials if trial["state"] == "failed"]
     if failed:
         lines += ["", "## Failed", ""]
-        lines += [f"- trial {trial['number']}, {trial['name']}: {trial['reason']}" for trial in failed]
+        lines += [
+            f"- trial {trial['number']}, {trial['name']}: {trial['reason']}" for trial in failed
+        ]
     path = folder / "report.md"
     path.write_text("\n".join(lines) + "\n")
     return [path, *plots]
 
 
-def _table(rows: list[Any], downstream: list[str], key: str, title: str) -> list[str]:
+def _table(rows: list[Any], downstream: list[str], title: str) -> list[str]:
     lines = [f"## {title}", "", f"| trial | score | {' | '.join(downstream)} |"]
     lines.append("|---|---:|" + "---:|" * len(downstream))
     for row in rows:
@@ -215,6 +218,6 @@ def _table(rows: list[Any], downstream: list[str], key: str, title: str) -> list
         for name in downstream:
             low, high = row["intervals"].get(name, (None, None))
             span = f" ({100 * low:.1f} to {100 * high:.1f})" if low is not None else ""
-            cells.append(f"{100 * row[key][name]:.1f}{span}")
+            cells.append(f"{100 * row['scores'][name]:.1f}{span}")
         lines.append(f"| {row['name']} | {100 * row['score']:.1f} | {' | '.join(cells)} |")
     return [*lines, "", "In brackets: 90 % bootstrap interval of one training run.", ""]

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from cluster.tracking import Tracker
+from search_spaces.parameters import SimplexParameter
 from search_spaces.space import Space, load_space
 from sweeps.checks import check_sources, check_space, check_storage, sources_of, within_cap
 from sweeps.plan import Plan, make_plan, plan_lines, print_plan
 from sweeps.records import check_same_sweep, read_sweep, write_json, write_sweep
 from sweeps.report import copy_weights, make_summary, report_stages, write_report
 from sweeps.search import Search, given_trials
-from sweeps.sweep import Sweep
+from sweeps.sweep import MAY_CHANGE, Sweep
 from sweeps.terminal import Terminal, print_leaderboard
 from sweeps.watch import Watch
 from trainables.data.catalog import Dataset, check_files, load_catalog
 from trainables.data.demo_world.render import render_world, write_catalog
 from trainables.data.demo_world.settings import WorldSettings
 from trainables.settings import load_yaml
+from trainables.stage import Stage
 from trainables.stage_store import StageStore
 
 
@@ -45,7 +46,7 @@ def run_sweep(sweep: Sweep, console: Console, *, dry_run: bool = False) -> dict[
     settings = _resolved(sweep, data)
     stored = read_sweep(sweep.folder)
     if stored is not None:
-        check_same_sweep(stored, settings)
+        check_same_sweep(stored, settings, MAY_CHANGE)
 
     store = StageStore(sweep.storage / "stages")
     search = Search(sweep, space, given, data)
@@ -59,22 +60,53 @@ def run_sweep(sweep: Sweep, console: Console, *, dry_run: bool = False) -> dict[
     if dry_run:
         return {}
 
-    tracker = _start_tracker(sweep, plan, settings)
+    tracker = _start_tracker(sweep, space, plan, settings)
     write_sweep(sweep.folder, settings)
     with Terminal(console, sweep.settings.search.trials) as terminal:
         watch = Watch(search, data, store, tracker, terminal)
         watch.catch_up()
         search.listen(watch.changed)
-        _run_what_is_not_done(sweep, search, data, store, watch, terminal)
+        _run_what_is_not_done(sweep, search, data, sorted(sources), store, watch, terminal)
     summary = make_summary(sweep, search, data, store)
     files = [sweep.folder / "summary.json", *write_report(summary, plan_lines(plan), sweep.folder)]
     write_json(files[0], summary)
     weights = copy_weights(summary, store, sweep.folder)
-    tracker.finish(summary, [*files, *([weights] if weights else [])])
+    tracker.finish(
+        _answer(summary), _metrics(summary), [*files, *([weights] if weights is not None else [])]
+    )
     print_leaderboard(summary, console)
     console.print(f"Report: {sweep.folder / 'report.md'}", soft_wrap=True)
-    console.print(f"MLflow: {tracker.shown_uri} (`make ui` opens the default one)", soft_wrap=True)
+    where = sweep.settings.tracking.uri or f"{sweep.storage / 'mlflow.db'} (`make ui` opens it)"
+    console.print(f"MLflow: {where}", soft_wrap=True)
+    if tracker.unsent:
+        console.print(
+            f"[yellow]MLflow lacks {tracker.unsent} updates; run the same command again to send "
+            "them.[/yellow]"
+        )
     return summary
+
+
+def _answer(summary: Mapping[str, Any]) -> str:
+    """The parent run's description once the sweep is over, Markdown."""
+    best = summary["recommended"]
+    if best is None:
+        return f"**{summary['question']}**\n\nNo trial was completed."
+    return (
+        f"**{summary['question']}**\n\nRecommended: trial {best['trial']}, {best['name']}; score "
+        f"{best['score']:.1%} on the selection split. The report, its plots and the weights are "
+        "among the artifacts."
+    )
+
+
+def _metrics(summary: Mapping[str, Any]) -> dict[str, float]:
+    best = summary["recommended"]
+    metrics = {f"trials/{state}": count for state, count in summary["counts"].items()}
+    metrics |= {f"cost/{name}": value for name, value in summary["cost"].items()}
+    if best is not None:
+        metrics["best/score"] = best["score"]
+        if best["report"]:
+            metrics["best/report_score"] = best["report"]["score"]
+    return metrics
 
 
 def _datasets(sweep: Sweep, console: Console, *, dry_run: bool) -> dict[str, Dataset]:
@@ -82,8 +114,8 @@ def _datasets(sweep: Sweep, console: Console, *, dry_run: bool) -> dict[str, Dat
     settings = sweep.settings.datasets
     if settings.catalog is not None:
         data = load_catalog(sweep.file.parent / settings.catalog)
-        for name in {*data}:
-            check_files(data[name])
+        for dataset in data.values():
+            check_files(dataset)
         return data
     assert settings.demo_world is not None
     if dry_run:
@@ -113,31 +145,44 @@ def _resolved(sweep: Sweep, data: Mapping[str, Dataset]) -> dict[str, Any]:
     }
 
 
-def _start_tracker(sweep: Sweep, plan: Plan, settings: Mapping[str, Any]) -> Tracker:
-    uri = sweep.settings.tracking.uri
-    artifacts = None
+def _start_tracker(sweep: Sweep, space: Space, plan: Plan, settings: Mapping[str, Any]) -> Tracker:
+    uri, artifacts = sweep.settings.tracking.uri, None
     if uri is None:
-        uri = f"sqlite:///{sweep.storage / 'mlflow.db'}"
-        artifacts = str(sweep.storage / "mlartifacts")
+        uri, artifacts = f"sqlite:///{sweep.storage}/mlflow.db", str(sweep.storage / "mlartifacts")
     tracker = Tracker(uri, sweep.settings.name, artifacts)
-    description = "\n\n".join([f"**{sweep.settings.question}**", *plan_lines(plan)])
     tags = {f"data.{name}": value for name, value in settings["data"].items()}
     tags["allow_real_humans"] = str(sweep.settings.allow_real_humans).lower()
-    tracker.start(settings, description, tags)
+    tracker.start(
+        settings,
+        "\n\n".join([f"**{sweep.settings.question}**", *plan_lines(plan)]),
+        tags,
+        datasets=sweep.settings.trial.downstream,
+        varied=_varied(space),
+    )
     return tracker
+
+
+def _varied(space: Space) -> list[str]:
+    """The dotted keys of what is searched, as a trial's parameters name them."""
+    keys = []
+    for path, parameter in space.parameters.items():
+        sources = parameter.over if isinstance(parameter, SimplexParameter) else ()
+        keys += [f"{path}.{source}" for source in sources] or [path]
+    return keys
 
 
 def _run_what_is_not_done(
     sweep: Sweep,
     search: Search,
     data: Mapping[str, Dataset],
+    sources: list[str],
     store: StageStore,
     watch: Watch,
     terminal: Terminal,
 ) -> None:
     """Trials, then the report split of those that the sweep recommends. All done: starts no Ray."""
 
-    def missing_reports() -> list[Any]:
+    def missing_reports() -> list[Stage]:
         return [s for s in report_stages(search, data) if store.record(s.identity) is None]
 
     if not search.unfinished() and not missing_reports():
@@ -155,7 +200,15 @@ def _run_what_is_not_done(
         watch.follow(stages.events)
         try:
             if search.unfinished():
-                run_trials(search, stages, data, sweep.settings.search)
+                run_trials(
+                    search,
+                    stages,
+                    data,
+                    sources=sources,
+                    concurrent=sweep.settings.search.concurrent,
+                    early_stopping=sweep.settings.search.early_stopping,
+                    scratch=sweep.folder / "tune",
+                )
             if missing := missing_reports():
                 terminal.say("the search is over: reading the report split, once")
                 stages.want_all(missing)

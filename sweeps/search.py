@@ -143,7 +143,9 @@ class Search:
                 intermediate = [*record.intermediate, {"step": step, "value": value}]
                 self._write(record, intermediate=intermediate)
 
-    def complete(self, number: int, accuracies: Mapping[str, float], stages: Mapping[str, str]) -> None:
+    def complete(
+        self, number: int, accuracies: Mapping[str, float], stages: Mapping[str, str]
+    ) -> None:
         """The trial's top-1 per downstream dataset, and its stages (role -> identity)."""
         with self._lock:
             record = self.records[number]

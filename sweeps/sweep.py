@@ -40,7 +40,7 @@ class PointSettings(Settings):
     """A trial that runs before the sampler is asked: the sweep's trial with some settings set."""
 
     name: str
-    set: dict[str, Any]  # noqa: A003 (reads as the file does)
+    set: dict[str, Any]
 
 
 class EarlyStopping(Settings):
@@ -89,6 +89,17 @@ class SweepSettings(Settings):
     search: SearchSettings
     execution: ExecutionSettings
     tracking: TrackingSettings
+
+
+# What a continued sweep may change: it decides no trial's result.
+MAY_CHANGE = (
+    "question",
+    "storage",
+    "execution",
+    "tracking",
+    "search.trials",
+    "search.concurrent",
+)
 
 
 class Sweep:

@@ -114,7 +114,16 @@ def print_leaderboard(summary: Mapping[str, Any], console: Console) -> None:
     """Trials by score, the recommended one marked; what failed; where to look next."""
     downstream: Sequence[str] = summary["downstream"]
     table = Table(title="Leaderboard (selection split)", title_justify="left", header_style="bold")
-    for column in ("", "trial", "what", "score", *downstream, "report split", "device time", "state"):
+    for column in (
+        "",
+        "trial",
+        "what",
+        "score",
+        *downstream,
+        "report split",
+        "device time",
+        "state",
+    ):
         numeric = column in ("trial", "score", *downstream, "report split", "device time")
         table.add_column(column, justify="right" if numeric else "left")
     best = (summary["recommended"] or {}).get("trial")
@@ -136,7 +145,8 @@ def print_leaderboard(summary: Mapping[str, Any], console: Console) -> None:
         console.print(
             f"Recommended: [bold]trial {best}, {summary['recommended']['name']}[/bold] "
             f"(score {_percent(summary['recommended']['score'])} on the selection split, "
-            f"{_percent(summary['recommended']['report']['score'])} on the report split)"
+            f"{_percent((summary['recommended']['report'] or {}).get('score')) or 'no score'} "
+            "on the report split)"
         )
     else:
         console.print("[red]No trial was completed, so there is no recommendation.[/red]")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from cluster.tracking import Tracker
@@ -64,8 +65,8 @@ class Watch:
     def stop(self) -> None:
         """Tell what is still to be told, then end."""
         self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
+        assert self._thread is not None, "follow comes first"
+        self._thread.join()
 
     def _run(self) -> None:
         while not self._stop.wait(POLL_SECONDS):
@@ -92,6 +93,8 @@ class Watch:
         self._terminal.stage(shown)
         if state == "progress":
             self._tracker.stage_progress(identity, kind, [event["point"]])
+        elif state == "started":
+            self._tracker.stage_progress(identity, kind, [])
         elif state in ("finished", "reused"):
             self._track_stage(identity)
         elif state == "failed":
@@ -109,32 +112,32 @@ class Watch:
         if record is not None:
             kind = record.stage["kind"]
             self._tracker.stage_progress(identity, kind, self._store.progress(identity))
-            self._tracker.stage_finished(record)
+            self._tracker.stage_finished(asdict(record))
 
     def _track_trial(self, record: TrialRecord) -> None:
         number = record.number
-        config = self._search.config(record)
-        if record.state in ("waiting",):
+        if record.state == "waiting":
             return
         for stage in self._stages_of(number):
             self._stages[stage.identity] = stage
         self._tracker.trial_started(
             number,
             trial_name(record),
-            config.model_dump(mode="json"),
+            self._search.config(record).model_dump(mode="json"),
             {"origin": record.origin},
         )
-        if record.finished:
+        if record.state in ("complete", "failed", "pruned"):
             metrics = {f"accuracy/{name}": value for name, value in record.scores.items()}
             if record.score is not None:
                 metrics = {"score": record.score, **metrics}
             roles = {_role(stage): stage.identity for stage in self._stages_of(number)}
             self._tracker.trial_finished(number, record.state, metrics, roles, record.reason)
         elif record.intermediate:
-            point = record.intermediate[-1]
-            self._tracker.trial_progress(
-                number, {"epoch": point["step"], "heldout_accuracy": point["value"]}
-            )
+            points = [
+                {"epoch": point["step"], "heldout_accuracy": point["value"]}
+                for point in record.intermediate
+            ]
+            self._tracker.trial_progress(number, points)
 
     def _stages_of(self, number: int) -> list[Stage]:
         if number < len(self._search.records):

@@ -19,8 +19,8 @@ MAY_IMPORT = {
     "sweeps": {"sweeps", "cluster", "search_spaces", "trainables"},
 }
 ONLY_HERE = {
-    "ray": {"cluster/ray_session.py", "cluster/stages.py", "cluster/stage_runs.py", "cluster/tune.py"},
-    "mlflow": {"cluster/tracking.py"},
+    "ray": {f"cluster/{name}.py" for name in ("ray_session", "stages", "stage_runs", "tune")},
+    "mlflow": {"cluster/mlflow_runs.py"},
     "optuna": {"search_spaces/study.py"},
     "decord": {"trainables/data/clips.py"},
 }

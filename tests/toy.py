@@ -7,6 +7,8 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from trainables.config import Execution, TrialConfig
 from trainables.data.catalog import Clip, Dataset
 from trainables.settings import parse, with_overrides
@@ -109,3 +111,40 @@ def toy_data() -> dict[str, Dataset]:
         "scenes": toy_dataset("scenes", 8, humans="removed"),
         "low": toy_dataset("low", 8, heldout=4, humans="real"),
     }
+
+
+SPACE: dict[str, Any] = {
+    "parameters": {
+        "align.mixture.shares": {
+            "type": "simplex",
+            "over": ["synthetic", "scenes"],
+            "step": 0.25,
+        }
+    }
+}
+
+
+def toy_sweep_data(**overrides: Any) -> dict[str, Any]:
+    """A sweep file's content; keyword `search__trials=3` sets `search.trials`."""
+    data = {
+        "name": "toy",
+        "question": "Does it work?",
+        "storage": "runs",
+        "allow_real_humans": False,
+        "datasets": {"catalog": "catalog.yaml"},
+        "trial": TRIAL,
+        "search": {"space": "space.yaml", "sampler": "random", "seed": 0, "trials": 6},
+        "execution": {"mae": CPU, "align": CPU, "finetune": CPU, "tasks": CPU, "attempts": 3},
+        "tracking": {"uri": None},
+    }
+    paths = {key.replace("__", "."): value for key, value in overrides.items()}
+    return with_overrides(deepcopy(data), paths)
+
+
+def write_toy_sweep(folder: Path, space: dict[str, Any] = SPACE, **overrides: Any) -> Path:
+    """sweep.yaml and space.yaml in `folder`, storage below it. Returns the sweep file."""
+    overrides = {"storage": str(folder / "runs"), **overrides}
+    (folder / "space.yaml").write_text(yaml.safe_dump(space, sort_keys=False))
+    path = folder / "sweep.yaml"
+    path.write_text(yaml.safe_dump(toy_sweep_data(**overrides), sort_keys=False))
+    return path

@@ -10,7 +10,7 @@ from trainables.settings import check_setting, load_yaml, parse, with_overrides
 
 
 def test_an_unknown_key_is_named_with_the_nearest_valid_one() -> None:
-    with pytest.raises(ValueError, match=r"trial\.align\.epoch: unknown key; did you mean 'epochs'"):
+    with pytest.raises(ValueError, match="trial.align.epoch: unknown key; did you mean 'epochs'"):
         parse(TrialConfig, with_overrides(TRIAL, {"align.epoch": 3}), "trial")
 
 

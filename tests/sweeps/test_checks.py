@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search_spaces.space import load_space
+from sweeps.checks import check_sources, check_space, check_storage, sources_of, within_cap
+from sweeps.search import given_trials
+from sweeps.sweep import Sweep, parse_assignments, storage_folder
+from tests.toy import MIXTURE, SPACE, toy_data, toy_dataset, write_toy_sweep
+
+
+def check(folder: Path, data=None, space: dict[str, Any] = SPACE, **overrides: Any) -> None:
+    sweep = Sweep(write_toy_sweep(folder, space, **overrides), {})
+    loaded = load_space(sweep.space_file)
+    check_space(sweep, loaded)
+    check_sources(sweep, sources_of(sweep, loaded), data or toy_data())
+
+
+def real(name: str) -> dict[str, Any]:
+    return toy_data() | {name: toy_dataset(name, 8, heldout=4, humans="real")}
+
+
+def test_a_sound_sweep_passes(tmp_path: Path) -> None:
+    check(tmp_path)
+
+
+def test_real_humans_are_refused_for_pre_training_unless_allowed(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'scenes' is declared 'humans: real'.*allow_real_humans"):
+        check(tmp_path, real("scenes"))
+    check(tmp_path, real("scenes"), allow_real_humans=True)
+
+
+def test_a_real_source_that_only_a_point_or_the_space_names_is_refused_too(tmp_path: Path) -> None:
+    point = {"name": "k", "set": {"align.mixture": {**MIXTURE, "shares": {"kinetics": 1}}}}
+    with pytest.raises(ValueError, match="search.points 'k'.*'kinetics' is declared"):
+        check(tmp_path, real("kinetics"), search__points=[point])
+    space = {
+        "parameters": {"mae.mixture.shares": {"type": "simplex", "over": ["scenes", "kinetics"]}}
+    }
+    with pytest.raises(ValueError, match=r"space\.yaml.*'kinetics' is declared"):
+        check(tmp_path, real("kinetics"), space)
+    between = [{"scenes": 1}, {"kinetics": 1}]
+    with pytest.raises(ValueError, match="'kinetics' is declared"):
+        check(tmp_path, real("kinetics"), trial__average__between=between)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"trial__align__mixture__shares": {"synthetic": 0.5, "scenes": 0.4}}, "sum to 0.9"),
+        (
+            {"trial__align__mixture__shares": {"synthetic": 1.5, "scenes": -0.5}},
+            "share of 'scenes' is -0.5",
+        ),
+        ({"trial__align__mixture__shares": {"synthetc": 1}}, "synthetc.*did you mean 'synthetic'"),
+        ({"trial__downstream": ["lw"]}, "'lw' is in no catalog; did you mean 'low'"),
+        ({"search__trials": 0}, "search.trials"),
+        ({"search__sampler": "tp"}, "search.sampler"),
+        ({"serch": {}}, "serch: unknown key; did you mean 'search'"),
+        ({"name": "a/b"}, "name"),
+    ],
+)
+def test_a_mistake_in_the_sweep_file_is_named(tmp_path: Path, overrides, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        check(tmp_path, **overrides)
+
+
+def test_a_space_that_names_no_setting_or_an_impossible_value_is_refused(tmp_path: Path) -> None:
+    space = {"parameters": {"align.epoch": {"type": "int", "low": 1, "high": 3}}}
+    with pytest.raises(ValueError, match=r"align\.epoch.*did you mean 'align\.epochs'"):
+        check(tmp_path, space=space)
+    space = {"parameters": {"align.epochs": {"type": "int", "low": -1, "high": 3}}}
+    with pytest.raises(ValueError, match=r"align\.epochs.*got -1"):
+        check(tmp_path, space=space)
+
+
+def test_a_downstream_dataset_without_a_selection_split_is_refused(tmp_path: Path) -> None:
+    low = toy_data()["low"]
+    clips = tuple(clip for clip in low.clips if clip.split != "selection")
+    with pytest.raises(ValueError, match="'low' has no selection clips"):
+        check(tmp_path, toy_data() | {"low": replace(low, clips=clips)})
+
+
+def test_a_baseline_past_the_repetition_cap_is_left_out_and_a_point_is_an_error(
+    tmp_path: Path,
+) -> None:
+    def kept(**overrides: Any):
+        path = write_toy_sweep(tmp_path, trial__align__mixture__max_repetition=1.5, **overrides)
+        sweep = Sweep(path, {})
+        space = load_space(sweep.space_file)
+        given = given_trials(sweep, space, {"synthetic": 16, "scenes": 8})
+        return within_cap(sweep, given, toy_data())
+
+    given, left_out = kept()
+    assert "baseline: scenes only" not in [trial.name for trial in given]
+    assert left_out == [
+        "baseline: scenes only is left out: align would draw each clip of 'scenes' 2.0 times, "
+        "max_repetition is 1.5."
+    ]
+    point = {"name": "scenes", "set": {"align.mixture.shares": {"scenes": 1}}}
+    with pytest.raises(ValueError, match="search.points 'scenes'.*2.0 times"):
+        kept(search__points=[point])
+
+
+def test_a_storage_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="cannot be written.*--set storage"):
+        check_storage(tmp_path / "file" / "below")
+
+
+def test_relative_storage_lies_in_sweeps_home_else_here_and_in_a_job_at_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SWEEPS_HOME", raising=False)
+    monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
+    assert storage_folder("runs") == tmp_path / "runs"
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    assert storage_folder("runs") == Path(os.path.expanduser("~")) / "runs"
+    monkeypatch.setenv("SWEEPS_HOME", str(tmp_path / "shared"))
+    assert storage_folder("runs") == tmp_path / "shared" / "runs"
+    assert storage_folder("/data/runs") == Path("/data/runs")
+
+
+def test_set_reads_values_as_yaml_and_names_what_it_cannot_read() -> None:
+    assert parse_assignments(["a.b=1e-3", "c={x: 0.5}", "d=null", "e=text"]) == {
+        "a.b": 0.001,
+        "c": {"x": 0.5},
+        "d": None,
+        "e": "text",
+    }
+    with pytest.raises(ValueError, match="trial.seed: is not key.path=value"):
+        parse_assignments(["trial.seed"])
+
+
+def test_set_to_a_key_that_does_not_exist_names_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"trial\.sed.*did you mean 'trial\.seed'"):
+        Sweep(write_toy_sweep(tmp_path), {"trial.sed": 1})
