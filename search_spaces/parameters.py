@@ -78,7 +78,9 @@ class FloatParameter(_Parameter):
 
     def suggest(self, path: str, suggest: Suggest) -> float:
         value = suggest.suggest_float(path, self.low, self.high, step=self.step, log=self.log)
-        return value if self.step is None else self._steps()[round((value - self.low) / self.step)]
+        if self.step is not None:
+            return self._steps()[round((value - self.low) / self.step)]
+        return min(max(value, self.low), self.high)  # exp(log(low)) may fall short of low
 
     def encode(self, path: str, value: Any) -> Params:
         if isinstance(value, bool) or not isinstance(value, int | float):

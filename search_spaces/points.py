@@ -74,24 +74,6 @@ def standard_baselines(space: Space, sizes: Mapping[str, int]) -> list[Point]:
     return points
 
 
-def point_values(space: Space, settings: Mapping[str, Any], changed: Mapping[str, Any]) -> Values:
-    """Where a given trial lies: the values that its parameters of the space have, and `changed`.
-
-    Args:
-        settings: the trial's settings as nested mappings.
-        changed: the dotted settings in which it differs from the sweep's trial. One that the space
-            does not vary puts the point outside it.
-    """
-    values: Values = {}
-    for path, parameter in space.parameters.items():
-        if parameter.holds(values):
-            value: Any = settings
-            for part in path.split("."):
-                value = value[part]
-            values[path] = value
-    return {**values, **changed}
-
-
 def edges(space: Space) -> Iterator[Values]:
     """Points that show every choice and both ends of every range at least once.
 

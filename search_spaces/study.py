@@ -40,8 +40,6 @@ class PastTrial(Protocol):
     @property
     def number(self) -> int: ...
     @property
-    def values(self) -> Mapping[str, Any]: ...
-    @property
     def params(self) -> Mapping[str, Any]: ...
     @property
     def state(self) -> State: ...
@@ -63,7 +61,6 @@ class Suggestion:
 @dataclass
 class _Told:
     params: Params
-    values: Values
     state: State = "running"
     score: float | None = None
     intermediate: dict[int, float] = field(default_factory=dict)
@@ -106,7 +103,7 @@ class Study:
             assert trial.number == len(self._told), f"trial {len(self._told)} is missing"
             state, score = _settled(trial.state, trial.score)
             steps = {int(point["step"]): float(point["value"]) for point in trial.intermediate}
-            told = _Told(dict(trial.params), dict(trial.values), state, score, steps)
+            told = _Told(dict(trial.params), state, score, steps)
             self._told.append(told)
 
     def add(self, values: Values) -> Suggestion:
@@ -126,18 +123,17 @@ class Study:
         A point that was tried would score the same again, so it is drawn anew: by the sampler, then
         at random. It is repeated only where all of that fails, in a space that is used up.
         """
+        taken = [told.params for told in self._told]
         if self._sampler == "grid":
-            taken = [told.params for told in self._told]
             for values in grid(self._space):
                 params = encode(self._space, values)
                 if params not in taken:
                     return self._take(params, values)
             return None
-        tried = [told.values for told in self._told]
         for attempt in range(SAMPLER_DRAWS + RANDOM_DRAWS):
-            sampler = self._sampler if attempt < SAMPLER_DRAWS else "random"
-            params, values = self._draw(sampler, attempt)
-            if values not in tried:
+            values = self._draw(self._sampler if attempt < SAMPLER_DRAWS else "random", attempt)
+            params = encode(self._space, values)  # those of the rounded shares, not those drawn
+            if params not in taken:
                 break
         return self._take(params, values)
 
@@ -153,10 +149,10 @@ class Study:
         return told.state
 
     def _take(self, params: Params, values: Values) -> Suggestion:
-        self._told.append(_Told(params, values))
+        self._told.append(_Told(params))
         return Suggestion(number=len(self._told) - 1, params=dict(params), values=dict(values))
 
-    def _draw(self, name: str, attempt: int) -> tuple[Params, Values]:
+    def _draw(self, name: str, attempt: int) -> Values:
         seeds = np.random.SeedSequence((self._seed, len(self._told), attempt))
         sampler = _sampler(name, int(seeds.generate_state(1)[0]), self._startup_trials)
         study = optuna.create_study(direction="maximize", sampler=sampler)
@@ -164,12 +160,8 @@ class Study:
         study.add_trials(self._frozen(told, distributions) for told in self._told)
         if name == "gp":
             # The GP models only parameters that every trial has: draw all, keep what holds.
-            drawn = FixedTrial(study.ask(distributions).params)
-            values = sample(self._space, drawn)
-            return drawn.params, values
-        trial = study.ask()
-        values = sample(self._space, trial)
-        return trial.params, values
+            return sample(self._space, FixedTrial(study.ask(distributions).params))
+        return sample(self._space, study.ask())
 
     def _frozen(self, told: _Told, distributions: dict[str, BaseDistribution]) -> FrozenTrial:
         if not told.params:  # outside the space: a failed trial keeps its number, teaches nothing

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from search_spaces.points import edges, grid, point_values, standard_baselines
+from search_spaces.points import edges, grid, standard_baselines
 from search_spaces.space import encode, load_space, parse_space
 
 MIXING = load_space(Path(__file__).parents[2] / "search_spaces" / "mixing.yaml")
@@ -67,22 +67,6 @@ def test_two_simplexes_have_no_standard_baselines() -> None:
     with pytest.raises(ValueError, match="m and n are both simplexes"):
         standard_baselines(space_of({"m": SIMPLEX, "n": SIMPLEX}), {"a": 1, "b": 1, "c": 1})
     assert standard_baselines(space_of({"x": CHOICE}), {}) == []
-
-
-def test_a_given_trial_lies_where_its_settings_are_and_outside_if_others_changed() -> None:
-    settings = {
-        "mae": {"epochs": 2},
-        "average": {"method": "none", "coefficient": 0.5},
-        "align": {"mixture": {"shares": {"synthetic": 0.5, "scenes": 0.5}}, "epochs": 3},
-    }
-    inside = point_values(MIXING, settings, {"mae.epochs": 2})
-    assert encode(MIXING, inside) == {
-        "mae.epochs": 2,
-        "average.method": "none",
-        "align.mixture.shares[synthetic]": 0.5,
-    }
-    with pytest.raises(ValueError, match=r"align.epochs: is no parameter"):
-        encode(MIXING, point_values(MIXING, settings, {"align.epochs": 0}))
 
 
 def test_the_edges_show_every_choice_and_both_ends_of_every_range() -> None:

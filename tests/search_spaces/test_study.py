@@ -20,7 +20,6 @@ LINE = parse_space(
 @dataclass
 class Past:
     number: int
-    values: dict[str, Any]
     params: dict[str, Any]
     state: State
     score: float | None = None
@@ -60,7 +59,7 @@ def run(sampler: str, trials: int, seed: int = 3, *, interrupt: bool = False) ->
         trial = study.add(given[number]) if number < len(given) else study.ask()
         assert trial is not None
         done.append(trial)
-        record = Past(number, trial.values, trial.params, "running")
+        record = Past(number, trial.params, "running")
         past.append(record)
         if interrupt:  # killed while the trial runs, which is then handed out again
             study = build()
@@ -96,6 +95,15 @@ def test_successive_points_differ_though_nothing_was_told(sampler: str) -> None:
     study = Study(LINE, sampler=sampler, seed=0, startup_trials=5)
     points = [study.ask() for _ in range(20)]
     assert len({point.values["x"] for point in points if point}) == 20
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "random"])
+def test_the_draw_depends_on_the_number_of_the_trial(sampler: str) -> None:
+    def first(number: int) -> Suggestion | None:
+        past = [Past(earlier, {}, "failed") for earlier in range(number)]
+        return Study(LINE, sampler=sampler, seed=0, startup_trials=5, past=past).ask()
+
+    assert len({trial.values["x"] for number in range(5) if (trial := first(number))}) == 5
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp"])
@@ -168,7 +176,7 @@ def test_the_sampler_learns_from_given_points_that_lie_in_the_space() -> None:
         sampler="tpe",
         seed=0,
         startup_trials=3,
-        past=[Past(number, {}, {}, "failed") for number in range(3)],
+        past=[Past(number, {}, "failed") for number in range(3)],
     )
     assert outside.ask() == unseen.ask()
 
