@@ -36,10 +36,6 @@ class Space:
 
     parameters: Mapping[str, Parameter]
 
-    def described(self) -> dict[str, Any]:
-        """The space as JSON values, for the sweep's identity."""
-        return {path: p.model_dump(mode="json") for path, p in self.parameters.items()}
-
 
 def load_space(path: Path) -> Space:
     """The search space in a YAML file. Raises ValueError as `parse_space` does."""
