@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import cv2
 import numpy as np
@@ -13,13 +13,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from trainables.config import AugmentSettings, ClipSettings
-from trainables.data.augment import TRAINING_MARGIN, augment, center, to_video
+from trainables.data.augment import TRAINING_MARGIN
 from trainables.data.catalog import Clip, Dataset
-from trainables.data.clips import ClipReader, ClipUnreadable
-from trainables.data.mixture import Draw, Mixture
+from trainables.data.clips import ClipReader
+from trainables.data.mixture import Mixture
+from trainables.data.views import EvaluationViews, TrainingViews, View, check_unreadable
 
 KEPT_BYTES = 512 * 2**20  # of decoded short clips, per rank
-SHOWN = 10  # paths in a message
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def training_batches(
     """
     side = math.ceil(clip.resolution * TRAINING_MARGIN)
     reader = _reader(clip, side, KEPT_BYTES // max(1, workers))
-    views = _TrainingViews(datasets, mixture, clip, augmentation, reader, max_unreadable)
+    views = TrainingViews(datasets, mixture, clip, augmentation, reader, max_unreadable)
     size = mixture.batch_size
     indices: list[Sequence[int]] = [
         range(step * size + rank, (step + 1) * size, world_size)
@@ -97,113 +97,35 @@ def eval_batches(
 ) -> Iterator[Batch]:
     """Every clip of `clips` once and in order, its middle in time and space.
 
-    Clips that cannot be read are left out and listed in their batch's `unreadable`; a batch of
-    which nothing is left has 0 clips.
+    Clips that cannot be read are left out, and listed in the `unreadable` of a batch near.
 
     Raises:
-        ValueError: when more than `max_unreadable` of `clips` could not be read.
+        ValueError: when more than `max_unreadable` of `clips` could not be read, or all.
     """
     reader = _reader(settings, settings.resolution, keep_bytes=0)
-    views = _EvaluationViews(dataset, clips, settings, reader)
+    views = EvaluationViews(dataset, clips, settings, reader)
     starts = range(0, len(clips), batch_size)
     indices: list[Sequence[int]] = [
         range(start, min(start + batch_size, len(clips))) for start in starts
     ]
     sizes = {dataset.name: len(clips)}
-    yield from _checked(_load(views, indices, workers), sizes, max_unreadable)
+    yield from _without_empty(_checked(_load(views, indices, workers), sizes, max_unreadable))
 
 
-def check_unreadable(
-    found: Iterable[tuple[str, str]], sizes: Mapping[str, int], max_unreadable: float
-) -> None:
-    """Raises ValueError, with the paths, when too large a share of a source's clips was found.
-
-    `found`: source and path of clips that could not be read; those that repeat count once.
-    """
-    by_source: dict[str, set[str]] = {}
-    for source, path in found:
-        by_source.setdefault(source, set()).add(path)
-    for source, paths in by_source.items():
-        if len(paths) / sizes[source] > max_unreadable:  # a product would refuse 29 of 100 at 0.29
-            shown = ", ".join(sorted(paths)[:SHOWN]) + (", ..." if len(paths) > SHOWN else "")
-            raise ValueError(
-                f"{source!r}: {len(paths)} of {sizes[source]} clips cannot be read, more than "
-                f"max_unreadable {max_unreadable:g} allows: {shown}; mend or remove them, or raise "
-                "max_unreadable"
-            )
-
-
-@dataclass(frozen=True)
-class _View:
-    video: Tensor  # float32 [3, T, H, W]
-    label: int
-    source: int
-    clip: int
-    seed: int
-    unreadable: list[tuple[str, str]]
-    left_out: bool = False
-
-
-@dataclass
-class _TrainingViews(torch.utils.data.Dataset[_View]):
-    """The view at each global index of the run."""
-
-    datasets: Mapping[str, Dataset]
-    mixture: Mixture
-    settings: ClipSettings
-    augmentation: AugmentSettings
-    reader: ClipReader
-    max_unreadable: float
-
-    def __post_init__(self) -> None:
-        self.clips = {name: self.datasets[name].split("train") for name in self.mixture.sources}
-        self.sizes = {name: len(clips) for name, clips in self.clips.items()}
-
-    def __getitem__(self, index: int) -> _View:
-        draw: Draw | None = self.mixture.draw(index)
-        failed: list[tuple[str, str]] = []
-        while draw is not None:
-            try:
-                return self._view(draw, failed)
-            except ClipUnreadable:
-                failed.append((draw.source, self.clips[draw.source][draw.clip].path))
-            # At once, for where nothing can be read the search for a stand-in would not end.
-            check_unreadable(failed, self.sizes, self.max_unreadable)
-            draw = self.mixture.replacement(index, len(failed))
-        raise ValueError(f"source {failed[0][0]!r}: not one of its clips can be read")
-
-    def _view(self, draw: Draw, failed: list[tuple[str, str]]) -> _View:
-        dataset, clip = self.datasets[draw.source], self.clips[draw.source][draw.clip]
-        rng = np.random.default_rng(draw.seed)
-        frames = self.reader.read(dataset.root / clip.path, rng.random(), dataset.frame_rate)
-        view = augment(frames, self.augmentation, self.settings.resolution, rng)
-        video = to_video(view, self.settings.normalize)
-        source = self.mixture.sources.index(draw.source)
-        return _View(video, clip.label, source, draw.clip, draw.seed, failed)
-
-
-@dataclass
-class _EvaluationViews(torch.utils.data.Dataset[_View]):
-    """The middle view of each clip."""
-
-    dataset: Dataset
-    clips: Sequence[Clip]
-    settings: ClipSettings
-    reader: ClipReader
-
-    def __getitem__(self, index: int) -> _View:
-        clip = self.clips[index]
-        path = self.dataset.root / clip.path
-        try:
-            frames = self.reader.read(path, 0.5, self.dataset.frame_rate)
-        except ClipUnreadable:
-            side = self.settings.resolution
-            nothing = torch.zeros(3, self.settings.frames, side, side)
-            failed = [(self.dataset.name, clip.path)]
-            return _View(nothing, clip.label, 0, index, index, failed, left_out=True)
-        view = center(frames, self.settings.resolution)
-        video = to_video(view, self.settings.normalize)
-        return _View(video, clip.label, 0, index, index, [])
+def _without_empty(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """`batches` that hold a clip; one that holds none leaves its list to a neighbour."""
+    held: Batch | None = None
+    for batch in batches:
+        if held is not None and len(held) and len(batch):
+            yield held
+        elif held is not None:
+            unreadable = held.unreadable + batch.unreadable
+            batch = replace(batch if len(batch) else held, unreadable=unreadable)
+        held = batch
+    if held is not None and not len(held):
+        raise ValueError(f"{held.unreadable[0][0]!r}: not one of its clips can be read")
+    if held is not None:
+        yield held
 
 
 def _reader(settings: ClipSettings, short_side: int, keep_bytes: int) -> ClipReader:
@@ -216,7 +138,7 @@ def _reader(settings: ClipSettings, short_side: int, keep_bytes: int) -> ClipRea
 
 
 def _load(
-    views: torch.utils.data.Dataset[_View], indices: list[Sequence[int]], workers: int
+    views: torch.utils.data.Dataset[View], indices: list[Sequence[int]], workers: int
 ) -> Iterable[Batch]:
     """One batch for each range of indices, in order, read by `workers` processes or here."""
     return DataLoader(
@@ -235,7 +157,7 @@ def _one_thread(_worker: int) -> None:
     cv2.setNumThreads(0)
 
 
-def _stack(views: list[_View]) -> Batch:
+def _stack(views: list[View]) -> Batch:
     there = [view for view in views if not view.left_out]
     # NumPy's copy, for torch's wakes all its threads, which costs more where cores are shared.
     videos = torch.from_numpy(np.stack([view.video.numpy() for view in views]))

@@ -177,7 +177,8 @@ def test_evaluation_sees_every_clip_once_in_order(datasets: dict[str, Dataset]) 
 
 def test_evaluation_leaves_out_and_lists_what_cannot_be_read(datasets: dict[str, Dataset]) -> None:
     data = datasets["virtual"]
-    for name in ("0.mp4", "1.mp4", "4.mp4"):
+    bad = ["0.mp4", "1.mp4", "4.mp4", "6.mp4"]  # of batches of 2: all, none, half, all
+    for name in bad:
         (data.root / name).write_bytes(b"")
 
     def run(max_unreadable: float) -> list[Batch]:
@@ -186,13 +187,16 @@ def test_evaluation_leaves_out_and_lists_what_cannot_be_read(datasets: dict[str,
         )
         return list(stream)
 
-    seen = run(0.5)
-    assert seen[0].video.shape == (0, 3, 4, 16, 16)
-    assert torch.cat([batch.clip for batch in seen]).tolist() == [2, 3, 5, 6]
-    listed = [path for batch in seen for _, path in batch.unreadable]
-    assert listed == ["0.mp4", "1.mp4", "4.mp4"]
+    seen = run(0.6)
+    assert [batch.clip.tolist() for batch in seen] == [[2, 3], [5]]
+    assert [len(batch.video) for batch in seen] == [2, 1]
+    assert [path for batch in seen for _, path in batch.unreadable] == bad
     with pytest.raises(ValueError, match="'virtual': 3 of 7 clips cannot be read"):
         run(0.4)
+    for clip in data.clips:
+        (data.root / clip.path).write_bytes(b"")
+    with pytest.raises(ValueError, match="'virtual': not one of its clips can be read"):
+        run(1.0)
 
 
 def test_a_batch_splits_into_parts_and_counts_its_unreadable_clips_once(
