@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,17 +11,14 @@ import torch.distributed as dist
 from torch import Tensor
 
 
-@contextmanager
-def process_group(device: torch.device) -> Iterator[None]:
-    """Inside, the processes that torchrun started know each other; no-op if they do, or alone."""
-    joins = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized()
-    if joins:
+def join_process_group(device: torch.device) -> None:
+    """Make the processes that torchrun started know each other; no-op if they do, or alone.
+
+    They stay joined until the process ends: torchrun's rendezvous serves one group only.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield
-    finally:
-        if joins:
-            dist.destroy_process_group()
+        atexit.register(dist.destroy_process_group)
 
 
 def rank() -> int:

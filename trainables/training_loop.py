@@ -121,8 +121,7 @@ def train(
     )
     state.resume(run)
     progress = state.progress
-    alone = world_size() == 1
-    model = objective if alone else DistributedDataParallel(objective, broadcast_buffers=False)
+    model = objective if world_size() == 1 else DistributedDataParallel(objective)
 
     clock = _Clock(progress.step)
     remaining = range(progress.step, data.steps)

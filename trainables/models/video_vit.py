@@ -44,9 +44,10 @@ class VideoViT(nn.Module):
 
         self.patch_embed = nn.Linear(self.tubelet_values, size.width)
         self.register_buffer("positions", sincos_positions(self.tokens, size.width), False)
-        drop_rates = torch.linspace(0, model.drop_path, size.depth).tolist()
+        last = size.depth - 1  # the block with the full drop path; the first has none
         self.blocks = nn.ModuleList(
-            transformer_block(size.width, size.heads, size.mlp_ratio, rate) for rate in drop_rates
+            transformer_block(size.width, size.heads, size.mlp_ratio, model.drop_path * i / last)
+            for i in range(size.depth)
         )
         self.norm = nn.LayerNorm(size.width, eps=1e-6)
         self.apply(init_linear)

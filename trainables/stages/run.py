@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from trainables.config import Execution
 from trainables.data.catalog import Dataset
-from trainables.process_group import process_group, rank, world_size
+from trainables.process_group import join_process_group, rank, world_size
 from trainables.stage import TRAINED, Stage
 from trainables.stage_run import Outcome, StageRun
 from trainables.stage_store import StageStore
@@ -58,21 +58,21 @@ def run_stage(
         assert store.record(needed.identity) is not None, f"input {role} of {stage.kind} is missing"
     torch.set_num_threads(execution.cpus_per_worker)
     device = _device(execution)
-    with process_group(device):
-        run = StageRun(
-            stage=stage,
-            store=store,
-            datasets=datasets,
-            execution=execution,
-            should_stop=should_stop,
-            device=device,
-        )
-        if stage.kind in TRAINED or rank() == 0:
-            outcome = KINDS[stage.kind](run)
-            if rank() == 0:
-                _publish(run, outcome)
-        if world_size() > 1:
-            dist.barrier()  # when one returns the artifact is there for all
+    join_process_group(device)
+    run = StageRun(
+        stage=stage,
+        store=store,
+        datasets=datasets,
+        execution=execution,
+        should_stop=should_stop,
+        device=device,
+    )
+    if stage.kind in TRAINED or rank() == 0:
+        outcome = KINDS[stage.kind](run)
+        if rank() == 0:
+            _publish(run, outcome)
+    if world_size() > 1:
+        dist.barrier()  # when one process returns, the artifact is there for all
 
 
 def _publish(run: StageRun, outcome: Outcome) -> None:

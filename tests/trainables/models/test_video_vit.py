@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from tests.toy import toy_trial
+from trainables.models.video_vit import (
+    SIZES,
+    VideoViT,
+    difference,
+    sincos_positions,
+    to_tubelets,
+)
+
+TRIAL = toy_trial()  # 4 frames of 32 x 32 in tubelets of 2 x 16 x 16: 8 tokens
+
+
+def vit(**changes: object) -> VideoViT:
+    torch.manual_seed(0)
+    return VideoViT(TRIAL.model.model_copy(update=changes), TRIAL.clip)
+
+
+def test_linear_tubelets_are_the_patches_of_a_3d_convolution() -> None:
+    video = torch.randn(2, 3, 4, 32, 32)
+    convolution = nn.Conv3d(3, 7, kernel_size=(2, 16, 16), stride=(2, 16, 16))
+    expected = convolution(video).flatten(2).transpose(1, 2)
+    weight = convolution.weight.reshape(7, -1)
+    found = to_tubelets(video, 16).flatten(2) @ weight.T + convolution.bias
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_difference_tubelets_hold_change_and_sum_of_each_pair_of_frames() -> None:
+    video = torch.randn(1, 3, 4, 32, 32)
+    change = 3 * (video[:, :, 1::2] - video[:, :, ::2])
+    total = 0.7 * (video[:, :, 1::2] + video[:, :, ::2])
+    expected = torch.stack([change, total], dim=3).flatten(2, 3)  # interleaved as two frames
+    found = difference(to_tubelets(video, 16))
+    torch.testing.assert_close(found, to_tubelets(expected, 16))
+
+
+def test_positions_are_videomae_s_sinusoid_table() -> None:
+    table = sincos_positions(5, 6)
+    for position in range(5):
+        for place in range(6):
+            angle = position / 10000 ** (2 * (place // 2) / 6)
+            value = math.sin(angle) if place % 2 == 0 else math.cos(angle)
+            assert table[position, place].item() == pytest.approx(value, abs=1e-6)
+
+
+def test_the_feature_is_the_normalised_mean_over_tokens() -> None:
+    model = vit()
+    video = torch.randn(2, 3, 4, 32, 32)
+    mean = model.encode(model.tubelets(video)).mean(dim=1)
+    expected = (mean - mean.mean(1, keepdim=True)) / mean.std(1, unbiased=False, keepdim=True)
+    torch.testing.assert_close(model(video), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_visible_tokens_keep_their_positions() -> None:
+    model = vit()
+    model.blocks = nn.ModuleList()
+    tubelets = model.tubelets(torch.randn(1, 3, 4, 32, 32))
+    visible = torch.tensor([[6, 1]])
+    every = model.encode(tubelets)
+    torch.testing.assert_close(model.encode(tubelets, visible), every[:, [6, 1]])
+
+
+def test_drop_path_grows_linearly_over_the_blocks() -> None:
+    rates = [getattr(block.drop_path1, "drop_prob", 0.0) for block in vit(drop_path=0.3).blocks]
+    assert rates == pytest.approx([0.0, 0.1, 0.2, 0.3])
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_each_size_has_its_blocks_with_biases_on_queries_keys_and_values(name: str) -> None:
+    with torch.device("meta"):
+        model = vit(size=name)
+    size = SIZES[name]
+    assert len(model.blocks) == size.depth
+    assert all(b.attn.qkv.bias.shape == (3 * size.width,) for b in model.blocks)
+    assert model.blocks[0].mlp.fc1.out_features == size.width * size.mlp_ratio

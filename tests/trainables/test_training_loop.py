@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.toy import toy_trial
+from tests.trainables.toy_videos import run_chain, weights_of
+from trainables.data.catalog import Dataset
+from trainables.models.heads import Classifier
+from trainables.models.mae import MaskedAutoencoder
+from trainables.stage import Stage
+from trainables.stage_run import NonFiniteLoss, StageStopped
+from trainables.stage_store import StageStore
+from trainables.trial import trial_stages
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def align_stage(datasets: dict[str, Dataset], **overrides: Any) -> Stage:
+    """4 steps in 2 epochs, on a trunk that stage 1 has not touched."""
+    return trial_stages(toy_trial(mae__epochs=0, **overrides), datasets).weights
+
+
+def mae_stage(datasets: dict[str, Dataset], **overrides: Any) -> Stage:
+    trial = toy_trial(align__epochs=0, mae__clips_per_epoch=16, **overrides)
+    return trial_stages(trial, datasets).weights
+
+
+def assert_same(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
+    assert first.keys() == second.keys()
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+
+
+def assert_close(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
+    """But for the biases of the keys: softmax makes their gradient zero, and Adam noise of it."""
+    assert first.keys() == second.keys()
+    for name in first:
+        a, b = first[name], second[name]
+        if name.endswith("qkv.bias"):
+            width = len(a) // 3
+            a, b = (torch.cat([t[:width], t[2 * width :]]) for t in (a, b))
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=2e-6, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("kind", ["mae", "align"])
+def test_a_run_stopped_in_the_middle_of_an_epoch_ends_with_the_same_bits(
+    kind: str, datasets: dict[str, Dataset], tmp_path: Path
+) -> None:
+    # Drop path and augmentation draw random numbers; both must come again.
+    overrides = {"model__drop_path": 0.5, "align__heldout_clips": 0}
+    stage = {"mae": mae_stage, "align": align_stage}[kind](datasets, **overrides)
+    whole, cut = StageStore(tmp_path / "whole"), StageStore(tmp_path / "cut")
+    record = run_chain(stage, whole, datasets)
+    attempts = 0
+    while cut.record(stage.identity) is None:
+        attempts += 1
+        try:
+            run_chain(stage, cut, datasets, lambda: True, checkpoint_every_steps=1)
+        except StageStopped:
+            assert cut.checkpoint(stage.identity).exists()
+    assert attempts == 4
+    assert_same(weights_of(stage, cut), weights_of(stage, whole))
+    resumed = cut.record(stage.identity)
+    assert resumed is not None
+    assert resumed.metrics == record.metrics
+    assert [p["loss"] for p in cut.progress(stage.identity)] == [
+        p["loss"] for p in whole.progress(stage.identity)
+    ]
+
+
+def test_device_seconds_add_up_over_attempts(
+    datasets: dict[str, Dataset], store: StageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainables.stage_run.StageRun.seconds", lambda self: 10.0)
+    stage = align_stage(datasets)
+    with pytest.raises(StageStopped):
+        run_chain(stage, store, datasets, lambda: True)
+    assert run_chain(stage, store, datasets).cost == {"device_seconds": 20.0, "clips": 16}
+
+
+def test_a_checkpoint_that_cannot_be_read_is_dropped(
+    datasets: dict[str, Dataset], tmp_path: Path
+) -> None:
+    stage = align_stage(datasets)
+    whole, cut = StageStore(tmp_path / "whole"), StageStore(tmp_path / "cut")
+    run_chain(stage, whole, datasets)
+    with pytest.raises(StageStopped):
+        run_chain(stage, cut, datasets, lambda: True)
+    file = cut.checkpoint(stage.identity) / "last.pt"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.warns(UserWarning, match="starts over"):
+        run_chain(stage, cut, datasets)
+    assert_same(weights_of(stage, cut), weights_of(stage, whole))
+
+
+def test_accumulated_parts_of_a_batch_are_the_whole_batch(
+    datasets: dict[str, Dataset], tmp_path: Path
+) -> None:
+    stage = align_stage(datasets)
+    whole, parts = StageStore(tmp_path / "whole"), StageStore(tmp_path / "parts")
+    run_chain(stage, whole, datasets)
+    run_chain(stage, parts, datasets, per_device_batch=3)  # 3 + 1 clips
+    assert_close(weights_of(stage, parts), weights_of(stage, whole))
+
+
+def test_two_processes_end_with_the_weights_of_one(
+    datasets: dict[str, Dataset], tmp_path: Path
+) -> None:
+    align = trial_stages(toy_trial(), datasets).weights
+    one, two = StageStore(tmp_path / "one"), StageStore(tmp_path / "two")
+    run_chain(align, one, datasets)
+    videos = datasets["scenes"].root.parent
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
+            *(str(Path(__file__).with_name("train_toy.py")), str(videos), str(two.root)),
+        ],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    for stage in (align.inputs["start"], align):  # stage 1, stage 2
+        assert_close(weights_of(stage, two), weights_of(stage, one))
+        found, expected = two.record(stage.identity), one.record(stage.identity)
+        assert found is not None
+        assert expected is not None
+        assert found.metrics == pytest.approx(expected.metrics, rel=1e-4)
+        assert found.mixture == expected.mixture
+        assert len(two.progress(stage.identity)) == len(one.progress(stage.identity))
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_a_loss_that_is_not_finite_stops_before_the_optimizer_step(
+    where: str, datasets: dict[str, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = align_stage(datasets)
+    whole, broken = StageStore(tmp_path / "whole"), StageStore(tmp_path / "broken")
+    run_chain(stage, whole, datasets)
+    calls = 0
+    forward = Classifier.forward
+
+    def fails_in_step_2(self: Classifier, video: Tensor, source: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        logits = forward(self, video, source)
+        if calls == 3 and where == "loss":
+            return logits * torch.nan
+        if calls == 3:
+            logits.register_hook(lambda gradient: gradient * torch.inf)
+        return logits
+
+    steps = 0
+    step = torch.optim.AdamW.step
+
+    def counted(self: torch.optim.AdamW, *args: Any, **kwargs: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        return step(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "forward", fails_in_step_2)
+        patch.setattr(torch.optim.AdamW, "step", counted)
+        with pytest.raises(NonFiniteLoss, match="step 2") as raised:
+            run_chain(stage, broken, datasets)
+    assert raised.value.step == 2
+    assert steps == 2
+    assert broken.record(stage.identity) is None
+    # The checkpoint of step 2 stands, and what goes on from it is as if nothing had been.
+    run_chain(stage, broken, datasets)
+    assert_same(weights_of(stage, broken), weights_of(stage, whole))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_lower_precisions_train(
+    precision: str, datasets: dict[str, Dataset], tmp_path: Path
+) -> None:
+    stages = [align_stage(datasets, align__optimizer__precision=p) for p in ("fp32", precision)]
+    losses = [
+        run_chain(stage, StageStore(tmp_path / str(number)), datasets).metrics["loss"]
+        for number, stage in enumerate(stages)
+    ]
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+
+
+def test_curves_are_means_over_the_clips_of_an_epoch(
+    datasets: dict[str, Dataset], store: StageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses: list[Tensor] = []
+    forward = MaskedAutoencoder.forward
+
+    def remembered(self: MaskedAutoencoder, *args: Any) -> Tensor:
+        loss = forward(self, *args)
+        losses.append(loss.detach())
+        return loss
+
+    monkeypatch.setattr(MaskedAutoencoder, "forward", remembered)
+    stage = mae_stage(datasets, mae__epochs=2)
+    record = run_chain(stage, store, datasets)
+    curve = [point["loss"] for point in store.progress(stage.identity)]
+    assert curve == pytest.approx(
+        [torch.cat(half).mean().item() for half in (losses[:4], losses[4:])]
+    )
+    assert record.metrics == {"loss": curve[-1]}
