@@ -16,7 +16,7 @@ from rich.table import Table
 
 from trainables.config import TrialConfig
 from trainables.data.catalog import Dataset
-from trainables.data.mixture import largest_remainder, parse_shares
+from trainables.data.mixture import kept_clips, largest_remainder, parse_shares
 from trainables.stage import Stage
 from trainables.stage_store import Record, StageStore
 from trainables.trial import trial_stages
@@ -100,13 +100,13 @@ def repetition(stage: Stage, data: Mapping[str, Dataset]) -> dict[str, float]:
     """How often a clip of each source is drawn (source -> clips drawn / clips that exist)."""
     if stage.kind not in ("mae", "align"):
         return {}
-    shares = parse_shares(stage.settings[stage.kind]["mixture"]["shares"])
+    mixture = stage.settings[stage.kind]["mixture"]
+    shares = parse_shares(mixture["shares"])
     drawn = largest_remainder(shares, stage_clips(stage, data))
-    sizes = {source: len(data[source].split("train")) for source in drawn}
-    if stage.settings[stage.kind]["mixture"]["match_repetition"]:
-        highest = max(drawn[source] / sizes[source] for source in drawn)
-        return dict.fromkeys(drawn, highest)
-    return {source: drawn[source] / sizes[source] for source in drawn}
+    kept = {source: len(data[source].split("train")) for source in drawn}
+    if mixture["match_repetition"]:
+        kept = kept_clips(kept, shares)
+    return {source: drawn[source] / kept[source] for source in drawn if shares[source]}
 
 
 def excess_repetition(trial: TrialConfig, data: Mapping[str, Dataset]) -> str | None:

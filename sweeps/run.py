@@ -203,7 +203,6 @@ def _run_what_is_not_done(
                 run_trials(
                     search,
                     stages,
-                    data,
                     sources=sources,
                     concurrent=sweep.settings.search.concurrent,
                     early_stopping=sweep.settings.search.early_stopping,

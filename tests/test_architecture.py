@@ -68,7 +68,7 @@ def test_the_readmes_map_names_every_file_and_only_files() -> None:
     section = readme.split("## The map", 1)[1].split("\n## ", 1)[0]
     folder, named = "", set()
     for line in section.splitlines():
-        if match := re.match(r"^(\S+/)\s", line):
+        if match := re.match(r"^(\S+/)(?:\s|$)", line):
             folder = match[1]
         for name in re.findall(r"[\w.-]+\.(?:py|yaml|sh|md|toml|txt)\b", line):
             named.add(f"{folder}{name}" if line.startswith(" ") else name)

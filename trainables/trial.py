@@ -77,14 +77,21 @@ def _pretrain(
     kind: str, trial: TrialConfig, data: Mapping[str, Dataset], start: Stage, shares: Shares
 ) -> Stage:
     settings = trial.mae if kind == "mae" else trial.align
-    exact = {source: share for source, share in parse_shares(shares).items() if share}
+    exact = parse_shares(shares)
+    if settings.mixture.match_repetition:  # then the clips kept depend on every source's size
+        named = [settings.mixture.shares, *(trial.average.between if kind == "align" else ())]
+        exact = {name: exact.get(name, Decimal(0)) for each in [*named, exact] for name in each}
+    else:
+        exact = {name: share for name, share in exact.items() if share}
     described = _json(settings)
     described["mixture"]["shares"] = {
         name: f"{share.normalize():f}" for name, share in exact.items()
     }
     del described["mixture"]["max_repetition"]  # a limit on what may be asked, not on how it runs
     if settings.clips_per_epoch == "sum_of_sources":
-        described["clips_per_epoch"] = sum(len(data[s].split("train")) for s in exact)
+        described["clips_per_epoch"] = sum(
+            len(data[name].split("train")) for name, share in exact.items() if share
+        )
     return Stage(
         kind=kind,
         settings={

@@ -84,3 +84,19 @@ def test_execution_is_no_part_of_a_trial() -> None:
 def test_the_score_combines_the_downstream_datasets(combine: str, score: float) -> None:
     trial = toy_trial(score__combine=combine, downstream=["a", "b"])
     assert trial_score(trial, {"a": 0.25, "b": 0.75}) == score
+
+
+def test_matched_repetition_depends_on_every_source_so_all_are_part_of_the_stage() -> None:
+    def align(shares):
+        trial = toy_trial(
+            align__mixture__match_repetition=True, align__mixture__shares=shares, mae__epochs=0
+        )
+        return trial_stages(trial, toy_data()).weights
+
+    alone = align({"scenes": 1, "synthetic": 0})
+    assert set(alone.data) == {"scenes", "synthetic"}
+    averaged = toy_trial(
+        align__mixture__match_repetition=True, mae__epochs=0, average__method="interpolate"
+    )
+    endpoints = trial_stages(averaged, toy_data()).weights.inputs.values()
+    assert alone.identity in {stage.identity for stage in endpoints}

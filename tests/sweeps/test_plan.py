@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeps.plan import make_plan, plan_lines, repetition
+from tests.toy import toy_data, toy_trial
+from trainables.stage_store import StageStore
+from trainables.trial import trial_stages
+
+
+def plan_of(tmp_path: Path, to_suggest: int = 0, **trials: dict[str, Any]):
+    known = {i: (name, toy_trial(**o)) for i, (name, o) in enumerate(trials.items())}
+    return make_plan(known, to_suggest, toy_data(), StageStore(tmp_path))
+
+
+def finish(stage, store: StageStore, seconds: float = 2.0, clips: float = 16) -> None:
+    cost = {"device_seconds": seconds, "clips": clips}
+    store.publish(stage, write={}, metrics={}, cost=cost)
+
+
+def kinds_with_trials(plan) -> list[tuple[str, list[int]]]:
+    return [(p.stage.kind, p.trials) for p in plan.stages if p.stage.kind in ("mae", "align")]
+
+
+def test_a_stage_that_two_trials_need_is_planned_once(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, first={}, second={"align__epochs": 3})
+    assert kinds_with_trials(plan) == [("mae", [0, 1]), ("align", [0]), ("align", [1])]
+    assert "2 trials are known and stand on 10 stages (without sharing: 12)" in plan_lines(plan)[0]
+
+
+def test_what_is_finished_is_cached_and_what_is_not_is_priced_by_it(tmp_path: Path) -> None:
+    store = StageStore(tmp_path)
+    done = trial_stages(toy_trial(), toy_data()).weights
+    finish(done, store, seconds=2.0, clips=16)
+    plan = plan_of(tmp_path, first={}, second={"align__epochs": 4})
+    align = [planned for planned in plan.stages if planned.stage.kind == "align"]
+    assert [planned.cached for planned in align] == [True, False]
+    assert align[1].clips == 32 and align[1].seconds == pytest.approx(4.0)
+
+
+def test_before_anything_is_timed_the_plan_says_so(tmp_path: Path) -> None:
+    assert "once one stage of each kind has been timed" in plan_lines(plan_of(tmp_path, a={}))[-1]
+
+
+def test_a_mix_that_changes_the_length_of_training_is_marked(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, a={"align__clips_per_epoch": "sum_of_sources"})
+    assert "NOT budget-neutral" in plan_lines(plan)[-1]
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [(0.5, {"synthetic": 0.5, "scenes": 1.0}), (1.0, {"synthetic": 1.0}), (0.0, {"scenes": 2.0})],
+)
+def test_repetition_is_shown_for_each_source(share: float, expected: dict[str, float]) -> None:
+    trial = toy_trial(align__mixture__shares={"synthetic": share, "scenes": 1 - share})
+    assert repetition(trial_stages(trial, toy_data()).weights, toy_data()) == expected
+
+
+def test_matched_repetition_is_the_same_at_every_share() -> None:
+    def shown(share: float) -> set[float]:
+        trial = toy_trial(
+            align__mixture__shares={"synthetic": share, "scenes": 1 - share},
+            align__mixture__match_repetition=True,
+        )
+        return set(repetition(trial_stages(trial, toy_data()).weights, toy_data()).values())
+
+    assert shown(0.0) == shown(0.25) == shown(0.5) == shown(1.0) == {2.0}
