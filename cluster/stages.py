@@ -56,13 +56,11 @@ class Stages:
     def __init__(
         self,
         store: StageStore,
-        datasets: list[ray.ObjectRef],
         executions: dict[str, Execution],
         attempts: int,
     ) -> None:
-        """`datasets`: one reference, in a list so that Ray hands on the reference itself."""
         self._store = store
-        self._datasets = datasets[0]
+        self._datasets: ray.ObjectRef = None  # comes with each call, as it must outlive a restart
         self._executions = executions  # by kind; "tasks" for the kinds that do not train
         self._attempts = attempts
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
@@ -74,13 +72,19 @@ class Stages:
         self._events: list[dict[str, Any]] = []
         self._threads = ThreadPoolExecutor(max_workers=1024)  # one waits on each attempt
 
-    async def want(self, stage: Stage, trial: int) -> dict[str, Any]:
+    async def want(
+        self, stage: Stage, trial: int, datasets: list[ray.ObjectRef]
+    ) -> dict[str, Any]:
         """The record of `stage`, once it is finished.
+
+        `datasets` is one reference, the same in all calls; in a list, so that Ray does not fetch
+        what it refers to.
 
         Raises:
             StageFailed: it, or a stage that it needs, failed for good; now or earlier.
             StageDropped: the trial was dropped while it waited.
         """
+        self._datasets = datasets[0]
         for part in stage.chain():
             self._wanted_by[part.identity].add(trial)
         while True:
@@ -273,7 +277,7 @@ class Stages:
 
 
 class StagesHandle:
-    """The `Stages` actor as the entry process sees it; the actor dies with this process."""
+    """The `Stages` actor as others see it. It dies with the process that made the handle."""
 
     def __init__(
         self, store: StageStore, datasets: Mapping[str, Dataset], executions: Executions
@@ -288,20 +292,37 @@ class StagesHandle:
             max_task_retries=-1,
             scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False),
         )
-        self.store = store
-        self.datasets = ray.put(dict(datasets))
-        self.actor = actor.remote(
-            StageStore(store.root.absolute()),
-            [self.datasets],
-            {**by_kind, "tasks": executions.tasks},
-            executions.attempts,
+        self.store = StageStore(store.root.absolute())
+        self._datasets = ray.put(dict(datasets))
+        self._actor = actor.remote(
+            self.store, {**by_kind, "tasks": executions.tasks}, executions.attempts
         )
+
+    def datasets(self) -> dict[str, Dataset]:
+        datasets: dict[str, Dataset] = ray.get(self._datasets)
+        return datasets
+
+    def want(self, stage: Stage, trial: int) -> ray.ObjectRef:
+        """A reference to the stage's record; see `Stages.want` for what `ray.get` raises."""
+        return self._actor.want.remote(stage, trial, [self._datasets])
 
     def want_all(self, stages: Iterable[Stage]) -> None:
         """Returns when all are finished. Raises StageFailed if one fails."""
-        ray.get([self.actor.want.remote(stage, NO_TRIAL) for stage in stages])
+        ray.get([self.want(stage, NO_TRIAL) for stage in stages])
+
+    def drop(self, trial: int) -> None:
+        self._actor.drop.remote(trial)
 
     def events(self, since: int) -> tuple[list[dict[str, Any]], int]:
         """See `Stages.events`."""
-        events, following = ray.get(self.actor.events.remote(since))
+        events, following = ray.get(self._actor.events.remote(since))
         return events, following
+
+    def status(self) -> list[dict[str, Any]]:
+        """See `Stages.status`."""
+        status: list[dict[str, Any]] = ray.get(self._actor.status.remote())
+        return status
+
+    def kill(self, *, restart: bool = False) -> None:
+        """End the actor and all that it runs."""
+        ray.kill(self._actor, no_restart=not restart)

@@ -22,7 +22,6 @@ from ray.tune.search import Searcher
 from cluster.stage_runs import StageFailed
 from cluster.stages import StagesHandle
 from trainables.config import TrialConfig
-from trainables.data.catalog import Dataset
 from trainables.settings import parse
 from trainables.stage import Stage
 from trainables.stage_store import StageStore
@@ -74,7 +73,6 @@ class EarlyStopping(Protocol):
 def run_trials(
     study: Study,
     stages: StagesHandle,
-    datasets: Mapping[str, Dataset],
     *,
     sources: Sequence[str],
     concurrent: int,
@@ -96,9 +94,7 @@ def run_trials(
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     searcher = _StudySearcher(study, stages)
-    trainable = tune.with_parameters(
-        _trial, stages=stages.actor, store=stages.store, datasets=dict(datasets), sources=[*sources]
-    )
+    trainable = tune.with_parameters(_trial, stages=stages, sources=[*sources])
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"CPU": 0}),
         tune_config=tune.TuneConfig(
@@ -169,7 +165,7 @@ class _StudySearcher(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        self._stages.actor.drop.remote(self._numbers[trial_id])
+        self._stages.drop(self._numbers[trial_id])
         if error or result is None:
             return  # told with its reason by _TellErrors
         if "accuracies" in result:
@@ -218,21 +214,14 @@ def _trial_name(trial: Trial) -> str:
     return f"trial-{trial.config['number']:04d}"
 
 
-def _trial(
-    config: dict[str, Any],
-    *,
-    stages: Any,
-    store: StageStore,
-    datasets: dict[str, Dataset],
-    sources: list[str],
-) -> None:
+def _trial(config: dict[str, Any], *, stages: StagesHandle, sources: list[str]) -> None:
     """One trial, in a process of its own that only waits."""
     assignment = Assignment(**json.loads(config["assignment"]))
     try:
         trial = parse(TrialConfig, assignment.trial, "trial")
-        parts = trial_stages(trial, datasets)
-        weights = stages.want.remote(parts.weights, assignment.number)
-        for point in _curve(parts.weights, weights, store, sources):
+        parts = trial_stages(trial, stages.datasets())
+        weights = stages.want(parts.weights, assignment.number)
+        for point in _curve(parts.weights, weights, stages.store, sources):
             if assignment.may_stop and point["epoch"] < trial.align.epochs:
                 tune.report({**point, "point": json.dumps(point)})
             else:  # without the scheduler's metric: it does not look
@@ -246,10 +235,10 @@ def _trial(
     tune.report({"accuracies": json.dumps(scored), "stages": json.dumps(identities)})
 
 
-def _await_all(stages: Any, parts: TrialStages, number: int) -> dict[str, float]:
+def _await_all(stages: StagesHandle, parts: TrialStages, number: int) -> dict[str, float]:
     """Top-1 per downstream dataset, after all that the trial measures is there."""
     ends = [*parts.probes.values(), *parts.finetunes.values()]
-    records = ray.get([stages.want.remote(end, number) for end in ends])
+    records = ray.get([stages.want(end, number) for end in ends])
     metrics = {record["identity"]: record["metrics"] for record in records}
     return {name: metrics[end.identity]["accuracy"] for name, end in parts.scored.items()}
 

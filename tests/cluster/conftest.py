@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cluster.ray_session import connected
+from tests.toy import toy_execution
 from trainables.config import Execution
 
 
@@ -20,21 +21,10 @@ def two_cpus() -> Iterator[None]:
             yield
 
 
-def execution(workers: int = 1, cpus: int = 1, gpus: float = 0) -> Execution:
-    return Execution(
-        workers=workers,
-        cpus_per_worker=cpus,
-        gpus_per_worker=gpus,
-        loader_workers=0,
-        per_device_batch=None,
-        checkpoint_every_steps=1,
-    )
-
-
 @dataclass(frozen=True)
 class Executions:
-    mae: Execution = field(default_factory=execution)
-    align: Execution = field(default_factory=execution)
-    finetune: Execution = field(default_factory=lambda: execution(workers=2))
-    tasks: Execution = field(default_factory=execution)
+    mae: Execution = field(default_factory=toy_execution)
+    align: Execution = field(default_factory=toy_execution)
+    finetune: Execution = field(default_factory=lambda: toy_execution(workers=2))
+    tasks: Execution = field(default_factory=toy_execution)
     attempts: int = 2

@@ -13,7 +13,8 @@ import ray
 
 from cluster.stage_runs import StageFailed
 from cluster.stages import StagesHandle
-from tests.cluster.conftest import Executions, execution
+from tests.cluster.conftest import Executions
+from tests.toy import toy_execution
 from trainables.stage import Stage
 from trainables.stage_store import StageStore
 
@@ -31,7 +32,7 @@ def start(tmp_path: Path) -> Any:
 
     yield start
     for handle in handles:
-        ray.kill(handle.actor)
+        handle.kill()
 
 
 def stage(kind: str = "mae", *, inputs: dict[str, Stage] | None = None, **settings: Any) -> Stage:
@@ -39,7 +40,7 @@ def stage(kind: str = "mae", *, inputs: dict[str, Stage] | None = None, **settin
 
 
 def want(stages: StagesHandle, wanted: Stage, trial: int) -> Any:
-    return stages.actor.want.remote(wanted, trial)
+    return stages.want(wanted, trial)
 
 
 def states(stages: StagesHandle, wanted: Stage) -> list[str]:
@@ -73,7 +74,7 @@ class WaitingTrial:
         return os.getpid()
 
     def want(self, stages: Any, wanted: Stage, trial: int) -> Any:
-        return ray.get(stages.want.remote(wanted, trial))
+        return ray.get(stages.want(wanted, trial))
 
 
 def test_two_trials_want_one_stage_and_it_is_trained_once(start: Start) -> None:
@@ -89,11 +90,11 @@ def test_the_first_trial_is_killed_and_the_second_gets_what_was_trained_once(sta
     stages, wanted = start(), stage(steps=8, pause=0.3)
     killed = WaitingTrial.remote()
     pid = ray.get(killed.pid.remote())
-    lost = killed.want.remote(stages.actor, wanted, 1)
+    lost = killed.want.remote(stages, wanted, 1)
     until(lambda: steps(stages, wanted))
     os.kill(pid, signal.SIGKILL)
     kept = want(stages, wanted, 2)
-    stages.actor.drop.remote(1)
+    stages.drop(1)
     with pytest.raises(ray.exceptions.RayActorError):
         ray.get(lost)
     assert ray.get(kept)["attempts"] == 1
@@ -126,7 +127,7 @@ def test_a_stage_that_interests_nobody_stops_keeps_its_checkpoint_and_continues(
     stages, wanted = start(), stage(steps=12, pause=0.3)
     want(stages, wanted, 1)
     until(lambda: len(steps(stages, wanted)) >= 2)
-    stages.actor.drop.remote(1)
+    stages.drop(1)
     until(lambda: "stopped" in states(stages, wanted))
     done = len(steps(stages, wanted))
     assert done < 12
@@ -155,7 +156,7 @@ def test_a_failure_is_told_with_its_reason_to_all_who_wait_and_to_who_comes_late
 def test_more_workers_than_the_cluster_has_is_an_error_that_says_what_is_short(
     start: Start,
 ) -> None:
-    stages = start(mae=execution(workers=3), align=execution(gpus=1))
+    stages = start(mae=toy_execution(workers=3), align=toy_execution(gpus_per_worker=1))
     began = time.monotonic()
     with pytest.raises(StageFailed, match=r"needs 3 workers of 1 CPU, .* room for 2 .*lower"):
         ray.get(want(stages, stage("mae"), 1))
@@ -178,15 +179,15 @@ def test_inputs_come_first_and_not_at_all_when_the_stage_itself_is_there(start: 
 
 
 def test_who_waits_for_room_holds_nothing_and_is_forgotten_when_dropped(start: Start) -> None:
-    stages = start(align=execution(cpus=2))
+    stages = start(align=toy_execution(cpus_per_worker=2))
     running, queued = stage("probe", steps=20, pause=0.1), stage("align")
     finished = want(stages, running, 1)
     until(lambda: steps(stages, running))
     dropped = want(stages, queued, 2)
     until(lambda: "queued" in states(stages, queued))
-    status = {event["identity"]: event for event in ray.get(stages.actor.status.remote())}
+    status = {event["identity"]: event for event in stages.status()}
     assert status[queued.identity]["why"] == "needs 2 CPU, free 1"
-    stages.actor.drop.remote(2)
+    stages.drop(2)
     with pytest.raises(Exception, match="StageDropped"):
         ray.get(dropped)
     ray.get(finished)
@@ -214,6 +215,6 @@ def test_the_actor_itself_is_killed_and_the_trials_still_get_their_stage(start: 
     stages, wanted = start(), stage(steps=6, pause=0.3)
     waiting = want(stages, wanted, 1)
     until(lambda: len(steps(stages, wanted)) >= 2)
-    ray.kill(stages.actor, no_restart=False)
+    stages.kill(restart=True)
     assert ray.get(waiting)["attempts"] == 2
     assert sorted(set(steps(stages, wanted))) == [1, 2, 3, 4, 5, 6]

@@ -39,7 +39,8 @@ def run_stage(stage, store, datasets, execution, should_stop) -> None:  # type: 
         if wanted.get("dies"):
             os.kill(os.getpid(), signal.SIGKILL)
         done.write_text(str(step))
-        store.add_progress(stage.identity, {"epoch": step, "heldout/people": seed / 100})
+        heldout = {f"heldout/{source}": seed / 100 for source in stage.data}
+        store.add_progress(stage.identity, {"epoch": step, **heldout})
         if step < wanted["steps"] and should_stop():
             from trainables.stage_run import StageStopped
 
