@@ -6,10 +6,12 @@ The only file that imports mlflow. Tracking imports it when a sweep starts, for 
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
@@ -20,7 +22,7 @@ from cluster.run_contents import Contents, as_metrics, as_parameters, as_tags, s
 
 REACH_SECONDS = 10.0  # how long a server may take to answer for the first time
 ENDED = ("FINISHED", "FAILED", "KILLED")
-VIEW = "leaderboard"  # the shared view of the runs table
+LEADERBOARD, STAGES = "leaderboard", "stages"  # views of the runs table
 UNUSABLE = (MlflowException, SQLAlchemyError, OSError)  # requests' errors are OSErrors
 
 
@@ -81,28 +83,28 @@ class MlflowRuns:
             if not token:
                 return
 
+    def page(self, view: str = LEADERBOARD) -> str:
+        """The page of a view of the runs, relative to MLflow's address."""
+        return f"#/experiments/{self.experiment_id}/runs?viewStateShareKey={view}"
+
     @property
-    def page(self) -> str:
-        """The leaderboard's page, relative to MLflow's address."""
-        return f"#/experiments/{self.experiment_id}/runs?viewStateShareKey={VIEW}"
+    def links(self) -> str:
+        return f"[Leaderboard of the trials]({self.page()}) · [Stages]({self.page(STAGES)})"
 
     def describe_experiment(self, datasets: Sequence[str], varied: Sequence[str]) -> None:
-        """Give the experiment a view of its trials, best first, with the columns that matter."""
-        view = {
-            "searchFilter": 'tags.kind = "trial"',
-            "orderByKey": "metrics.`score`",
-            "orderByAsc": False,
-            "selectedColumns": [
-                "metrics.`score`",
-                *(f"metrics.`accuracy/{name}`" for name in datasets),
-                *(f"params.`{key}`" for key in varied),
-                "tags.`state`",
-            ],
+        """Give the experiment two views: its trials, best first, and its stages, newest first."""
+        accuracies = [f"metrics.`accuracy/{name}`" for name in datasets]
+        parameters = [f"params.`{key}`" for key in varied]
+        score, loss, accuracy = "metrics.`score`", "metrics.`loss`", "metrics.`accuracy`"
+        cost = ["metrics.`cost/device_seconds`", "metrics.`cost/clips`"]
+        views = {
+            LEADERBOARD: _view("trial", score, [score, *accuracies, *parameters, "tags.`state`"]),
+            STAGES: _view("stage", "attributes.`Created`", [loss, accuracy, *cost, "tags.`state`"]),
         }
         wanted = {
             "mlflow.experimentKind": "custom_model_development",  # opens the runs, not the traces
-            "mlflow.note.content": f"[Leaderboard of the trials]({self.page})",
-            f"mlflow.sharedViewState.{VIEW}": json.dumps(view),
+            "mlflow.note.content": self.links,
+            **{f"mlflow.sharedViewState.{name}": json.dumps(view) for name, view in views.items()},
         }
         held = self._client.get_experiment(self.experiment_id).tags
         for key, value in as_tags(wanted).items():
@@ -224,8 +226,24 @@ def may_pass(error: Exception) -> bool:
     return isinstance(error, UNUSABLE)
 
 
+def _view(kind: str, order_by: str, columns: Sequence[str]) -> dict[str, Any]:
+    """What "Share" in MLflow's runs table would keep; columns are as wide as their names."""
+    return {
+        "searchFilter": f'tags.kind = "{kind}"',
+        "orderByKey": order_by,
+        "orderByAsc": False,
+        "selectedColumns": columns,
+        "columnOrder": ["attributes.`Run Name`", "attributes.`Date`", *columns],
+        "columnWidths": {
+            "attributes.`Run Name`": 300,
+            **{column: max(90, 7 * len(column) - 20) for column in columns},
+        },
+    }
+
+
 def _connect(uri: str) -> MlflowClient:
     """A client that has had an answer."""
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells how it makes its tables
     clients: list[MlflowClient] = []
     errors: list[Exception] = []
 

@@ -20,8 +20,13 @@ from typing import Any, Literal
 
 from cluster.run_contents import Contents, of_failed_stage, of_stage, of_trial
 
-HTTP_SECONDS = 20  # how long one request may take; meanwhile the entry process waits
 RETRY_SECONDS = 30.0  # after a failure, updates wait so long before the next try
+ENVIRONMENT = {  # MLflow's own settings where the user leaves them open, set before its import
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",  # seconds, in which the entry process waits
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # its retries take minutes and may make a run twice
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # it prints addresses with their passwords
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # a sweep reports to nobody but its own server
+}
 SECRETS = ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD")
 
 log = logging.getLogger(__name__)
@@ -44,11 +49,8 @@ class Tracker:
         Raises:
             ValueError: MLflow does not answer, or refuses; the message holds no credentials.
         """
-        # Read when mlflow is imported: a sweep reports to nobody but its own server.
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        # One try a request: MLflow's retries take minutes and may create a run twice.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(HTTP_SECONDS))
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
         from cluster.mlflow_runs import MlflowRuns
 
         self.sweep = sweep
@@ -68,7 +70,7 @@ class Tracker:
     @property
     def page(self) -> str:
         """The sweep's leaderboard, to be put behind the address of MLflow's pages."""
-        return self._runs.page
+        return self._runs.page()
 
     # The sweep
 
@@ -99,7 +101,7 @@ class Tracker:
                     name=f"sweep {self.sweep}",
                     parameters=parameters,
                     tags={**tags, "state": "running"},
-                    note=f"[Leaderboard]({self.page})\n\n{description}",
+                    note=f"{self._runs.links}\n\n{description}",
                 )
             )
 
@@ -114,7 +116,7 @@ class Tracker:
                 status="FINISHED",
                 tags={"state": "complete"},
                 metrics=metrics,
-                note=f"[Leaderboard]({self.page})\n\n{description}",
+                note=f"{self._runs.links}\n\n{description}",
                 artifacts={path: _content_hash(path) for path in artifacts},
             ),
             at_once=True,

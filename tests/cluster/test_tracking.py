@@ -397,9 +397,10 @@ def test_over_http_a_server_that_hangs_costs_one_warning_and_nothing_is_lost_or_
     weights: Path,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     address, group = server
-    tracker = started(address)
+    tracker = started(address.replace("//", "//ann:s3cr3t@"))
     tracker.trial_started(0, "synthetic 0.5", {}, {})
 
     os.killpg(group, signal.SIGSTOP)
@@ -424,3 +425,5 @@ def test_over_http_a_server_that_hangs_costs_one_warning_and_nothing_is_lost_or_
     assert [metric.step for metric in client.get_metric_history(stage, "loss")] == [1, 2, 3, 3]
     (artifact,) = client.list_artifacts(found["sweep demo"].info.run_id)
     assert artifact.path == "recommended.safetensors"
+    out, err = capfd.readouterr()
+    assert "s3cr3t" not in out + err + caplog.text
