@@ -1,0 +1,81 @@
+"""One clip of a world as pixels: person over scene, through a camera, under a light."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from trainables.data.demo_world import humans, scenes
+from trainables.data.demo_world.plan import HUMANS, ClipPlan
+from trainables.data.demo_world.settings import WorldSettings
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a dataset was filmed; half-widths of uniform ranges unless said otherwise."""
+
+    turn: tuple[float, float]  # camera around the person, radians; 0 faces it
+    tilt: float  # camera above or below, radians
+    shake: float  # pixels a frame, standard deviation
+    noise: float  # grey levels, standard deviation
+    contrast: float  # of the scene's texture, 0 to 1
+    crf: int  # x264's quality: larger is coarser
+
+
+RENDERED = Look(turn=(0.3, 1.1), tilt=0.15, shake=0.0, noise=2.0, contrast=1.0, crf=20)
+FILMED_EMPTY = Look(turn=(0.0, 0.0), tilt=0.0, shake=0.3, noise=5.0, contrast=1.0, crf=23)
+FILMED = Look(turn=(0.4, 1.0), tilt=0.15, shake=0.3, noise=5.0, contrast=0.4, crf=26)
+LOOKS = {"synthetic": RENDERED, "scenes": FILMED_EMPTY, "low_bias": FILMED, "high_bias": FILMED}
+
+
+def draw_clip(plan: ClipPlan, settings: WorldSettings) -> np.ndarray:
+    """uint8 [T, H, W, 3], a pure function of its arguments."""
+    look = LOOKS[plan.dataset]
+    key = [settings.seed, list(HUMANS).index(plan.dataset)]
+    group_rng = np.random.default_rng([*key, 1, plan.group])
+    rng = np.random.default_rng([*key, 2, plan.index])
+    size = (settings.height, settings.width)
+    shift = np.cumsum(rng.normal(0, look.shake, (settings.frames, 2)), axis=0)
+
+    if plan.scene is None:
+        frames = scenes.draw_backdrop(settings.frames, size, rng)
+    else:
+        families = (
+            scenes.SOURCE_FAMILIES if plan.dataset == "scenes" else scenes.DOWNSTREAM_FAMILIES
+        )
+        palette = scenes.random_palette(rng, look.contrast)
+        frames = scenes.draw_scene(families[plan.scene], palette, shift, size, rng)
+    if plan.dataset != "scenes":
+        _add_person(frames, plan, look, shift, group_rng, rng)
+    lit = frames * rng.uniform(0.75, 1.15, 3).astype(np.float32)
+    lit += look.noise * rng.standard_normal(frames.shape, dtype=np.float32)
+    return np.clip(lit, 0, 255).astype(np.uint8)
+
+
+def _add_person(
+    frames: np.ndarray,
+    plan: ClipPlan,
+    look: Look,
+    shift: np.ndarray,
+    group_rng: np.random.Generator,
+    rng: np.random.Generator,
+) -> None:
+    count, height, width, _ = frames.shape
+    person = humans.random_person(group_rng)
+    actions = humans.SOURCE_ACTIONS if plan.dataset == "synthetic" else humans.DOWNSTREAM_ACTIONS
+    phase = rng.random() + rng.uniform(0.8, 1.4) * np.arange(count) / count
+    pose = humans.act(list(actions.values())[plan.label], phase, rng.uniform(0.85, 1.15))
+    scale = height * rng.uniform(0.75, 0.9)
+    light = rng.uniform(0, 2 * np.pi)
+    view = humans.View(
+        turn=rng.uniform(*look.turn),
+        tilt=rng.uniform(-look.tilt, look.tilt),
+        scale=scale,
+        feet=(
+            width / 2 + rng.uniform(-0.06, 0.06) * height,
+            height / 2 + scale / 2 + rng.uniform(-0.03, 0.05) * height,
+        ),
+        light=(np.cos(light), np.sin(light)),
+    )
+    humans.draw_person(frames, pose, person, view, shift)
