@@ -28,6 +28,8 @@ from trainables.stage_store import StageStore
 from trainables.trial import TrialStages, trial_stages
 
 DRIVER_RESTARTS = 2  # of a trial whose waiting process died
+# No CPU, or waiting trials would keep stages from theirs. Tune wants something: a byte.
+DRIVER_RESOURCES = {"CPU": 0, "memory": 1}
 POLL_SECONDS = 0.5
 MOST_EPOCHS = 10**6  # ASHA wants a limit; a trial ends by itself
 
@@ -96,7 +98,7 @@ def run_trials(
     searcher = _StudySearcher(study, stages)
     trainable = tune.with_parameters(_trial, stages=stages, sources=[*sources])
     tuner = tune.Tuner(
-        tune.with_resources(trainable, {"CPU": 0}),
+        tune.with_resources(trainable, DRIVER_RESOURCES),
         tune_config=tune.TuneConfig(
             num_samples=-1,
             search_alg=searcher,
@@ -147,6 +149,9 @@ class _StudySearcher(Searcher):
         self._stages = stages
         self._numbers: dict[str, int] = {}  # Tune's id -> the trial's number
         self.error: Exception | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles it for a restore that never comes; the study may hold locks
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
         if self.error is not None:

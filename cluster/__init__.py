@@ -1,0 +1,1 @@
+"""Where it runs: the only place that knows Ray and MLflow."""
