@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from torch import Tensor
 from tests.toy import toy_trial
 from tests.trainables.toy_videos import run_chain, weights_of
 from trainables.data.catalog import Dataset
-from trainables.models.heads import Classifier
+from trainables.data.loader import Batch
 from trainables.models.mae import MaskedAutoencoder
 from trainables.stage import Stage
 from trainables.stage_run import NonFiniteLoss, StageStopped
 from trainables.stage_store import StageStore
+from trainables.stages.classification import Classification
 from trainables.trial import trial_stages
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,6 +75,22 @@ def test_a_run_stopped_in_the_middle_of_an_epoch_ends_with_the_same_bits(
     assert [p["loss"] for p in cut.progress(stage.identity)] == [
         p["loss"] for p in whole.progress(stage.identity)
     ]
+
+
+def test_a_resumed_fp16_run_keeps_its_loss_scale(
+    datasets: dict[str, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The first step overflows and is skipped; with the scale lost, so would be all others.
+    scaler = partial(torch.amp.GradScaler, init_scale=2.0**40, backoff_factor=2.0**-30)
+    monkeypatch.setattr(torch.amp, "GradScaler", scaler)
+    stage = align_stage(datasets, align__optimizer__precision="fp16")
+    whole, cut = StageStore(tmp_path / "whole"), StageStore(tmp_path / "cut")
+    run_chain(stage, whole, datasets)
+    for _ in range(3):
+        with pytest.raises(StageStopped):
+            run_chain(stage, cut, datasets, lambda: True, checkpoint_every_steps=1)
+    run_chain(stage, cut, datasets)
+    assert_same(weights_of(stage, cut), weights_of(stage, whole))
 
 
 def test_device_seconds_add_up_over_attempts(
@@ -146,17 +164,17 @@ def test_a_loss_that_is_not_finite_stops_before_the_optimizer_step(
     whole, broken = StageStore(tmp_path / "whole"), StageStore(tmp_path / "broken")
     run_chain(stage, whole, datasets)
     calls = 0
-    forward = Classifier.forward
+    forward = Classification.forward
 
-    def fails_in_step_2(self: Classifier, video: Tensor, source: Tensor) -> Tensor:
+    def fails_in_step_2(self: Classification, batch: Batch) -> dict[str, Tensor]:
         nonlocal calls
         calls += 1
-        logits = forward(self, video, source)
+        values = forward(self, batch)
         if calls == 3 and where == "loss":
-            return logits * torch.nan
-        if calls == 3:
-            logits.register_hook(lambda gradient: gradient * torch.inf)
-        return logits
+            values["loss"] = values["loss"] + torch.inf  # its gradient is finite
+        if calls == 3 and where == "gradient":
+            values["loss"].register_hook(lambda gradient: gradient * torch.inf)
+        return values
 
     steps = 0
     step = torch.optim.AdamW.step
@@ -167,7 +185,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_optimizer_step(
         return step(self, *args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Classifier, "forward", fails_in_step_2)
+        patch.setattr(Classification, "forward", fails_in_step_2)
         patch.setattr(torch.optim.AdamW, "step", counted)
         with pytest.raises(NonFiniteLoss, match="step 2") as raised:
             run_chain(stage, broken, datasets)

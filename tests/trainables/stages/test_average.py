@@ -27,10 +27,9 @@ def test_between_them_it_is_their_weighted_mean_in_the_endpoints_type() -> None:
 
 
 def test_it_is_summed_in_float64() -> None:
-    first, second = torch.tensor([1.0]), torch.tensor([1 + 2**-23])
-    thirds = interpolate({"a": first}, {"a": second}, 1 / 3)["a"]
-    exact = (2 / 3 * first.double() + 1 / 3 * second.double()).float()
-    assert torch.equal(thirds, exact)
+    first, second = torch.randn(2, 1000, generator=torch.Generator().manual_seed(0))
+    exact = ((1 - 1 / 3) * first.double() + 1 / 3 * second.double()).float()
+    assert torch.equal(interpolate({"a": first}, {"a": second}, 1 / 3)["a"], exact)
 
 
 def test_endpoints_that_do_not_match_are_refused_by_name() -> None:
