@@ -11,14 +11,21 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from cluster.run_contents import Contents, as_metrics, as_parameters, as_tags, stage_title
+from cluster.run_contents import (
+    Contents,
+    as_metrics,
+    as_parameters,
+    as_tags,
+    stage_title,
+    stages_view,
+    trials_view,
+)
 
 REACH_SECONDS = 10.0  # how long a server may take to answer for the first time
 ENDED = ("FINISHED", "FAILED", "KILLED")
@@ -93,18 +100,11 @@ class MlflowRuns:
 
     def describe_experiment(self, datasets: Sequence[str], varied: Sequence[str]) -> None:
         """Give the experiment two views: its trials, best first, and its stages, newest first."""
-        accuracies = [f"metrics.`accuracy/{name}`" for name in datasets]
-        parameters = [f"params.`{key}`" for key in varied]
-        score, loss, accuracy = "metrics.`score`", "metrics.`loss`", "metrics.`accuracy`"
-        cost = ["metrics.`cost/device_seconds`", "metrics.`cost/clips`"]
-        views = {
-            LEADERBOARD: _view("trial", score, [score, *accuracies, *parameters, "tags.`state`"]),
-            STAGES: _view("stage", "attributes.`Created`", [loss, accuracy, *cost, "tags.`state`"]),
-        }
         wanted = {
             "mlflow.experimentKind": "custom_model_development",  # opens the runs, not the traces
             "mlflow.note.content": self.links,
-            **{f"mlflow.sharedViewState.{name}": json.dumps(view) for name, view in views.items()},
+            f"mlflow.sharedViewState.{LEADERBOARD}": json.dumps(trials_view(datasets, varied)),
+            f"mlflow.sharedViewState.{STAGES}": json.dumps(stages_view()),
         }
         held = self._client.get_experiment(self.experiment_id).tags
         for key, value in as_tags(wanted).items():
@@ -224,21 +224,6 @@ def may_pass(error: Exception) -> bool:
         status = error.get_http_status_code()
         return status >= 500 or status in (408, 429)
     return isinstance(error, UNUSABLE)
-
-
-def _view(kind: str, order_by: str, columns: Sequence[str]) -> dict[str, Any]:
-    """What "Share" in MLflow's runs table would keep; columns are as wide as their names."""
-    return {
-        "searchFilter": f'tags.kind = "{kind}"',
-        "orderByKey": order_by,
-        "orderByAsc": False,
-        "selectedColumns": columns,
-        "columnOrder": ["attributes.`Run Name`", "attributes.`Date`", *columns],
-        "columnWidths": {
-            "attributes.`Run Name`": 300,
-            **{column: max(90, 7 * len(column) - 20) for column in columns},
-        },
-    }
 
 
 def _connect(uri: str) -> MlflowClient:

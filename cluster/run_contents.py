@@ -127,6 +127,39 @@ def _stage_name(identity: str, stage: Mapping[str, Any], datasets: Sequence[str]
     return f"{kind} {what} · {identity[:6]}" if what else stage_title(kind, identity)
 
 
+def trials_view(datasets: Sequence[str], varied: Sequence[str]) -> dict[str, Any]:
+    """MLflow's table of the trials, best first."""
+    columns = [
+        "metrics.`score`",
+        *(f"metrics.`accuracy/{name}`" for name in datasets),
+        *(f"params.`{key}`" for key in varied),
+        "tags.`state`",
+    ]
+    return _view("trial", "metrics.`score`", columns)
+
+
+def stages_view() -> dict[str, Any]:
+    """MLflow's table of the stages, newest first."""
+    metrics = ("loss", "accuracy", "cost/device_seconds", "cost/clips")
+    columns = [*(f"metrics.`{key}`" for key in metrics), "tags.`state`"]
+    return _view("stage", "attributes.`Created`", columns)
+
+
+def _view(kind: str, order_by: str, columns: Sequence[str]) -> dict[str, Any]:
+    """What "Share" in MLflow's runs table would keep; columns are as wide as their names."""
+    return {
+        "searchFilter": f'tags.kind = "{kind}"',
+        "orderByKey": order_by,
+        "orderByAsc": False,
+        "selectedColumns": columns,
+        "columnOrder": ["attributes.`Run Name`", "attributes.`Date`", *columns],
+        "columnWidths": {
+            "attributes.`Run Name`": 300,
+            **{column: max(90, 7 * len(column) - 20) for column in columns},
+        },
+    }
+
+
 def as_parameters(nested: Mapping[str, Any]) -> dict[str, str]:
     """Dotted keys and texts, as long as MLflow takes them; what is cut ends with an ellipsis."""
     return {
