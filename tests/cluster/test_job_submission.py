@@ -1,0 +1,113 @@
+"""`ray job submit` to a running Ray that wants a token, as on a cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.sweeps.commands import ROOT, environment, write_world_sweep
+
+RAY = str(Path(sys.executable).parent / "ray")
+
+
+@dataclass
+class Cluster:
+    environment: dict[str, str]
+    dashboard: str
+
+
+def free_ports(count: int) -> list[int]:
+    import socket
+
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    token = tmp_path / "token"
+    token.write_text("0123456789abcdef0123456789abcdef")
+    token.chmod(0o600)
+    gcs, dashboard, client = free_ports(3)
+    env = {
+        **environment(),
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    head = [RAY, "start", "--head", "--block", f"--port={gcs}", "--num-cpus=2"]
+    head += [f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"]
+    head += ["--include-dashboard=true", f"--temp-dir=/tmp/ray-{os.getpid()}"]
+    log = (tmp_path / "head.log").open("w")
+    process = subprocess.Popen(head, env=env, stdout=log, stderr=log, start_new_session=True)
+    address = f"http://127.0.0.1:{dashboard}"
+    try:
+        for _ in range(300):
+            assert process.poll() is None, (tmp_path / "head.log").read_text()
+            try:
+                urllib.request.urlopen(f"{address}/api/version", timeout=1)
+                break
+            except urllib.error.HTTPError as error:  # it answers, and wants a token
+                assert error.code == 401
+                break
+            except OSError:
+                time.sleep(0.2)
+        yield Cluster({**env, "RAY_ADDRESS": address}, address)
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+        log.close()
+
+
+def submit(cluster: Cluster, sweep: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            RAY,
+            "job",
+            "submit",
+            "--working-dir",
+            str(ROOT),
+            "--",
+            "python",
+            "sweeps/mixing.py",
+            str(sweep),
+        ],
+        env=env,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+
+
+def test_a_job_with_the_token_ends_with_a_recommendation_and_one_without_is_turned_away(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    sweep = write_world_sweep(
+        tmp_path / "sweep", trial__mae__epochs=0, trial__align__epochs=1, search__trials=2
+    )
+    turned_away = submit(cluster, sweep, {**cluster.environment, "RAY_AUTH_TOKEN_PATH": "/nowhere"})
+    assert turned_away.returncode != 0
+    done = submit(cluster, sweep, cluster.environment)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "Recommended: trial" in done.stdout
+    summary = json.loads((tmp_path / "sweep" / "runs" / "toy" / "summary.json").read_text())
+    assert summary["counts"]["complete"] == 2
+    assert "0123456789abcdef" not in done.stdout + json.dumps(summary)
