@@ -16,9 +16,8 @@ demo: $(INSTALLED) ## the main job on the data it renders itself: about 8 minute
 
 ui: $(INSTALLED) ## MLflow on the demo's database, http://localhost:5000
 	@echo "MLflow on http://localhost:$(PORT) (stop with Ctrl-C)"
-	.venv/bin/mlflow server --host 127.0.0.1 --port $(PORT) \
-	  --backend-store-uri sqlite:///$(abspath $(STORAGE))/mlflow.db \
-	  --artifacts-destination $(abspath $(STORAGE))/mlartifacts
+	MLFLOW_DISABLE_TELEMETRY=true .venv/bin/mlflow server --host 127.0.0.1 --port $(PORT) \
+	  --backend-store-uri sqlite:///$(abspath $(STORAGE))/mlflow.db
 
 test: $(INSTALLED) check ## lint, types and every test that takes less than minutes
 	.venv/bin/pytest -m "not slow"

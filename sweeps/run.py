@@ -76,8 +76,11 @@ def run_sweep(sweep: Sweep, console: Console, *, dry_run: bool = False) -> dict[
     )
     print_leaderboard(summary, console)
     console.print(f"Report: {sweep.folder / 'report.md'}", soft_wrap=True)
-    where = sweep.settings.tracking.uri or f"{sweep.storage / 'mlflow.db'} (`make ui` opens it)"
-    console.print(f"MLflow: {where}", soft_wrap=True)
+    if sweep.settings.tracking.uri is None:
+        console.print(f"MLflow: `make ui STORAGE={sweep.storage}`, then", soft_wrap=True)
+        console.print(f"        http://localhost:5000/{tracker.page}", soft_wrap=True)
+    else:
+        console.print("MLflow:", tracker.page, "behind the server's address", soft_wrap=True)
     if tracker.unsent:
         console.print(
             f"[yellow]MLflow lacks {tracker.unsent} updates; run the same command again to send "
