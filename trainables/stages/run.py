@@ -104,5 +104,6 @@ def _trained_on(run: StageRun) -> dict[str, dict[str, str]]:
 def _device(execution: Execution) -> torch.device:
     if execution.gpus_per_worker > 0 and torch.cuda.is_available():
         local = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
+        torch.cuda.set_device(local)  # NCCL sends objects through the current device
         return torch.device("cuda", local)
     return torch.device("cpu")
