@@ -34,7 +34,13 @@ OPTIMIZER = {
 }
 TRIAL: dict[str, Any] = {
     "seed": 0,
-    "model": {"size": "tiny", "patch_size": 16, "tubelet": "difference", "drop_path": 0.0},
+    "model": {
+        "size": "tiny",
+        "patch_size": 16,
+        "tubelet": "difference",
+        "positions": "sincos_1d",
+        "drop_path": 0.0,
+    },
     "clip": {"frames": 4, "seconds": 1.0, "resolution": 32, "normalize": "per_clip"},
     "mae": {
         "epochs": 1,

@@ -26,6 +26,7 @@ class ModelSettings(Settings):
     size: Literal["tiny", "small", "base", "large"]
     patch_size: Positive
     tubelet: Literal["linear", "difference"]
+    positions: Literal["sincos_1d", "sincos_3d"]  # over all tokens (VideoMAE), or t, h, w apart
     drop_path: Fraction
 
 

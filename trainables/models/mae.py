@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from trainables.config import DecoderSettings
 from trainables.models.timm_blocks import transformer_block
-from trainables.models.video_vit import VideoViT, init_linear, sincos_positions, take
+from trainables.models.video_vit import VideoViT, init_linear, take
 
 MASK_STREAM = 1  # second word of the mask's seed: apart from the clip's augmentation draws
 
@@ -33,7 +33,7 @@ class MaskedAutoencoder(nn.Module):
         self.encoder_norm = nn.LayerNorm(trunk.width, eps=1e-6)
         self.decoder_embed = nn.Linear(trunk.width, decoder.width, bias=False)
         self.mask_token = nn.Parameter(torch.zeros(decoder.width))
-        self.register_buffer("positions", sincos_positions(trunk.tokens, decoder.width), False)
+        self.register_buffer("positions", trunk.fixed_positions(decoder.width), False)
         self.decoder_blocks = nn.ModuleList(
             transformer_block(decoder.width, decoder.heads, 4.0, 0.0) for _ in range(decoder.depth)
         )

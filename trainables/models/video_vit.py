@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -39,11 +40,14 @@ class VideoViT(nn.Module):
         self.width, self.depth = size.width, size.depth
         self.patch_size = model.patch_size
         self.takes_difference = model.tubelet == "difference"
-        self.tokens = (clip.frames // TUBELET_FRAMES) * (clip.resolution // model.patch_size) ** 2
+        side = clip.resolution // model.patch_size
+        self.grid = (clip.frames // TUBELET_FRAMES, side, side)
+        self.tokens = math.prod(self.grid)
+        self.position_kind = model.positions
         self.tubelet_values = 3 * TUBELET_FRAMES * model.patch_size**2
 
         self.patch_embed = nn.Linear(self.tubelet_values, size.width)
-        self.register_buffer("positions", sincos_positions(self.tokens, size.width), False)
+        self.register_buffer("positions", self.fixed_positions(size.width), False)
         last = size.depth - 1  # the block with the full drop path; the first has none
         self.blocks = nn.ModuleList(
             transformer_block(size.width, size.heads, size.mlp_ratio, model.drop_path * i / last)
@@ -51,6 +55,12 @@ class VideoViT(nn.Module):
         )
         self.norm = nn.LayerNorm(size.width, eps=1e-6)
         self.apply(init_linear)
+
+    def fixed_positions(self, width: int) -> Tensor:
+        """[N, width], of the kind that the model's settings name; the decoder's too."""
+        if self.position_kind == "sincos_1d":
+            return sincos_positions(self.tokens, width)
+        return sincos_positions_3d(self.grid, width)
 
     def tubelets(self, video: Tensor) -> Tensor:
         """[B, 3, T, H, W] -> [B, N, 3, 2, p * p], in the form that is embedded."""
@@ -108,6 +118,21 @@ def sincos_positions(count: int, width: int) -> Tensor:
     place = torch.arange(width, dtype=torch.float64)
     angle = position / 10000 ** (2 * torch.div(place, 2, rounding_mode="floor") / width)
     return torch.where(place % 2 == 0, angle.sin(), angle.cos()).float()
+
+
+def sincos_positions_3d(grid: tuple[int, int, int], width: int) -> Tensor:
+    """[t * h * w, width]: sines and cosines of height and of width, a third each, of time the rest.
+
+    Tokens that share a row, a column or a time share that part of their positions.
+    """
+    space = width // 6 * 2
+    widths = (width - 2 * space, space, space)
+    parts = []
+    for axis, (count, part) in enumerate(zip(grid, widths, strict=True)):
+        shape = [1, 1, 1, part]
+        shape[axis] = count
+        parts.append(sincos_positions(count, part).reshape(shape).expand(*grid, part))
+    return torch.cat(parts, dim=-1).reshape(-1, width)
 
 
 def init_linear(module: nn.Module) -> None:

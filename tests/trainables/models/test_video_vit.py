@@ -12,6 +12,7 @@ from trainables.models.video_vit import (
     VideoViT,
     difference,
     sincos_positions,
+    sincos_positions_3d,
     to_tubelets,
 )
 
@@ -48,6 +49,15 @@ def test_positions_are_videomae_s_sinusoid_table() -> None:
             angle = position / 10000 ** (2 * (place // 2) / 6)
             value = math.sin(angle) if place % 2 == 0 else math.cos(angle)
             assert table[position, place].item() == pytest.approx(value, abs=1e-6)
+
+
+def test_positions_in_3d_share_the_part_of_what_tokens_share() -> None:
+    table = sincos_positions_3d((2, 3, 4), 18).reshape(2, 3, 4, 18)
+    time, height, width = table[..., :6], table[..., 6:12], table[..., 12:]
+    assert (time == time[:, :1, :1]).all() and (time[0] != time[1]).any()
+    assert (height == height[:1, :, :1]).all() and (width == width[:1, :1]).all()
+    assert len(table.reshape(-1, 18).unique(dim=0)) == 24
+    torch.testing.assert_close(height[0, :, 0], sincos_positions(3, 6))
 
 
 def test_the_feature_is_the_normalised_mean_over_tokens() -> None:
