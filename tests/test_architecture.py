@@ -91,3 +91,17 @@ def test_every_package_is_installed() -> None:
     listed = set(re.findall(r'^    "([\w.]+)",$', (ROOT / "pyproject.toml").read_text(), re.M))
     there = {".".join(p.parent.relative_to(ROOT).parts) for p in FILES if p.name == "__init__.py"}
     assert there <= listed
+
+
+def test_each_of_the_ten_rules_names_tests_that_exist() -> None:
+    rules = re.split(r"^\d+\. ", (ROOT / "docs" / "rules.md").read_text(), flags=re.M)[1:]
+    assert len(rules) == 10
+    defined = {
+        node.name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.FunctionDef)
+    }
+    for number, rule in enumerate(rules, start=1):
+        named = set(re.findall(r"`(test_\w+)`", rule))
+        assert named and named <= defined, f"rule {number}: {sorted(named - defined)} do not exist"
