@@ -23,7 +23,7 @@ class Look:
     crf: int  # x264's quality: larger is coarser
 
 
-RENDERED = Look(turn=(0.3, 1.1), tilt=0.15, shake=0.0, noise=2.0, contrast=1.0, crf=20)
+RENDERED = Look(turn=(0.3, 1.1), tilt=0.15, shake=0.3, noise=4.0, contrast=1.0, crf=20)
 FILMED_EMPTY = Look(turn=(0.0, 0.0), tilt=0.0, shake=0.3, noise=5.0, contrast=1.0, crf=23)
 FILMED = Look(turn=(0.4, 1.0), tilt=0.15, shake=0.3, noise=5.0, contrast=0.4, crf=26)
 LOOKS = {"synthetic": RENDERED, "scenes": FILMED_EMPTY, "low_bias": FILMED, "high_bias": FILMED}
