@@ -75,6 +75,12 @@ def test_a_clip_does_not_depend_on_the_other_clips() -> None:
     np.testing.assert_array_equal(draw_clip(clip, TOY), draw_clip(clip, more))
 
 
+def test_no_two_clips_are_alike() -> None:
+    for dataset in HUMANS:
+        plans = plan_dataset(dataset, TOY)
+        assert len({draw_clip(clip, TOY).tobytes() for clip in plans}) == len(plans)
+
+
 def test_a_world_that_exists_is_not_rendered_again(catalog: Path) -> None:
     def refuse(done: int, total: int) -> None:
         raise AssertionError("rendered again")
