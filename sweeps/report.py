@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -166,13 +166,23 @@ def _cost(records: list[Record]) -> dict[str, float]:
     }
 
 
-def copy_weights(summary: Mapping[str, Any], store: StageStore, folder: Path) -> Path | None:
-    """The recommended trial's weights beside the summary, whole or not there."""
-    if summary["recommended"] is None:
+def write_weights(summary: Mapping[str, Any], store: StageStore, folder: Path) -> Path | None:
+    """The recommended trial's weights, with what they were trained on in their metadata."""
+    from safetensors.numpy import load_file, save_file
+
+    best = summary["recommended"]
+    if best is None:
         return None
-    source = store.file(summary["recommended"]["weights"]["stage"], "weights")
+    metadata = {
+        "sweep": summary["sweep"],
+        "trial": str(best["trial"]),
+        "stage": best["weights"]["stage"],
+        "config": json.dumps(best["config"]),
+        "trained_on": json.dumps(best["trained_on"]),
+        "allow_real_humans": json.dumps(summary["allow_real_humans"]),
+    }
     partial = folder / f".{WEIGHTS_FILE}.tmp"
-    shutil.copyfile(source, partial)
+    save_file(load_file(store.file(best["weights"]["stage"], "weights")), partial, metadata)
     return partial.replace(folder / WEIGHTS_FILE)
 
 

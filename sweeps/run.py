@@ -15,7 +15,7 @@ from search_spaces.space import Space, load_space
 from sweeps.checks import check_sources, check_space, check_storage, sources_of, within_cap
 from sweeps.plan import Plan, make_plan, plan_lines, print_plan
 from sweeps.records import check_same_sweep, read_sweep, write_json, write_sweep
-from sweeps.report import copy_weights, make_summary, report_stages, write_report
+from sweeps.report import make_summary, report_stages, write_report, write_weights
 from sweeps.search import Search, given_trials
 from sweeps.sweep import MAY_CHANGE, Sweep
 from sweeps.terminal import Terminal, print_leaderboard
@@ -70,7 +70,7 @@ def run_sweep(sweep: Sweep, console: Console, *, dry_run: bool = False) -> dict[
     summary = make_summary(sweep, search, data, store)
     files = [sweep.folder / "summary.json", *write_report(summary, plan_lines(plan), sweep.folder)]
     write_json(files[0], summary)
-    weights = copy_weights(summary, store, sweep.folder)
+    weights = write_weights(summary, store, sweep.folder)
     tracker.finish(
         _answer(summary), _metrics(summary), [*files, *([weights] if weights is not None else [])]
     )

@@ -167,6 +167,12 @@ class Search:
             self._study.tell(number, "pruned")
             self._finish(self.records[number], state="pruned", reason=reason)
 
+    def tracked(self, number: int, mlflow_run_id: str) -> None:
+        """Remember where MLflow keeps the trial."""
+        with self._lock:
+            if self.records[number].mlflow_run_id != mlflow_run_id:
+                self._write(self.records[number], mlflow_run_id=mlflow_run_id)
+
     def _new(self) -> TrialRecord | None:
         number = len(self.records)
         if number >= self._sweep.settings.search.trials:

@@ -120,12 +120,14 @@ class Watch:
             return
         for stage in self._stages_of(number):
             self._stages[stage.identity] = stage
-        self._tracker.trial_started(
+        run_id = self._tracker.trial_started(
             number,
             trial_name(record),
             self._search.config(record).model_dump(mode="json"),
             {"origin": record.origin},
         )
+        if run_id:
+            self._search.tracked(number, run_id)
         if record.state in ("complete", "failed", "pruned"):
             metrics = {f"accuracy/{name}": value for name, value in record.scores.items()}
             if record.score is not None:

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from search_spaces.space import load_space
+from sweeps.report import make_summary, report_stages, write_report, write_weights
+from sweeps.search import Search, given_trials
+from sweeps.sweep import Sweep
+from tests.toy import toy_data, write_toy_sweep
+from trainables.stage import Stage
+from trainables.stage_store import StageStore
+from trainables.trial import trial_stages
+
+
+class Finished:
+    """A sweep whose stages are records without training: enough for what is told of them."""
+
+    def __init__(self, folder: Path, scores: dict[int, float], **overrides: Any) -> None:
+        self.sweep = Sweep(write_toy_sweep(folder, **overrides), {})
+        space = load_space(self.sweep.space_file)
+        given = given_trials(self.sweep, space, {"synthetic": 16, "scenes": 8})
+        self.data, self.store = toy_data(), StageStore(self.sweep.storage / "stages")
+        self.search = Search(self.sweep, space, given, self.data)
+        while (assignment := self.search.ask()) is not None:
+            number = assignment.number
+            if number not in scores:
+                self.search.failed(number, "the loss is nan")
+                continue
+            stages = trial_stages(self.search.config(self.search.records[number]), self.data)
+            self.publish(*stages.all(), accuracy=scores[number])
+            self.search.complete(number, {"low": scores[number]}, {})
+        self.publish(*report_stages(self.search, self.data), accuracy=0.25)
+
+    def publish(self, *stages: Stage, accuracy: float) -> None:
+        for stage in stages:
+            trained = stage.kind in ("init", "mae", "align")
+            self.store.publish(
+                stage,
+                write={"weights.safetensors": save_weights} if trained else {},
+                metrics={
+                    "accuracy": accuracy,
+                    "interval_low": accuracy - 0.1,
+                    "interval_high": accuracy + 0.1,
+                },
+                cost={"device_seconds": 2.0, "clips": 10.0},
+                trained_on={"scenes": {"content_hash": "ab", "humans": "removed"}},
+            )
+
+    def summary(self) -> dict[str, Any]:
+        return make_summary(self.sweep, self.search, self.data, self.store)
+
+
+def save_weights(path: Path) -> None:
+    save_file({"w": np.arange(3.0)}, path)
+
+
+SCORES = {0: 0.1, 1: 0.5, 2: 0.4, 3: 0.6, 5: 0.7}  # 4 fails; 0 to 4 are baselines
+
+
+def test_the_best_trial_on_the_selection_split_is_recommended(tmp_path: Path) -> None:
+    summary = Finished(tmp_path, SCORES).summary()
+    assert summary["recommended"]["trial"] == 5
+    assert [trial["number"] for trial in summary["trials"]] == [5, 3, 1, 2, 0, 4]
+    assert summary["counts"]["failed"] == 1
+    assert summary["trials"][-1]["reason"] == "the loss is nan"
+
+
+def test_only_the_recommended_trial_and_the_baselines_are_read_on_the_report_split(
+    tmp_path: Path,
+) -> None:
+    summary = Finished(tmp_path, {**SCORES, 6: 0.2, 7: 0.3}, search__trials=8).summary()
+    read = {trial["number"] for trial in summary["trials"] if trial["report"]}
+    assert read == {5, 0, 1, 2, 3}
+    assert summary["recommended"]["report"]["score"] == 0.25
+
+
+def test_a_stage_is_paid_by_its_first_trial_and_reused_by_the_others(tmp_path: Path) -> None:
+    summary = Finished(tmp_path, SCORES).summary()
+    trials = {trial["number"]: trial for trial in summary["trials"]}
+    mae = {
+        number: [s["reused"] for s in trials[number]["stages"].values() if s["kind"] == "mae"]
+        for number in (1, 2, 3)
+    }
+    assert mae == {1: [False], 2: [True], 3: [True]}
+    paid = sum(trial["cost"]["device_seconds"] for trial in summary["trials"])
+    assert paid == pytest.approx(summary["cost"]["device_seconds"])
+
+
+def test_the_summary_is_a_function_of_the_files(tmp_path: Path) -> None:
+    finished = Finished(tmp_path, SCORES)
+    space = load_space(finished.sweep.space_file)
+    again = Search(finished.sweep, space, [], finished.data)
+    assert make_summary(finished.sweep, again, finished.data, finished.store) == finished.summary()
+
+
+def test_the_weights_say_what_they_were_trained_on(tmp_path: Path) -> None:
+    finished = Finished(tmp_path, SCORES)
+    path = write_weights(finished.summary(), finished.store, tmp_path)
+    with safe_open(path, "numpy") as file:
+        metadata = file.metadata()
+        assert file.get_tensor("w").tolist() == [0, 1, 2]
+    assert json.loads(metadata["trained_on"]) == {
+        "scenes": {"content_hash": "ab", "humans": "removed"}
+    }
+    assert metadata["allow_real_humans"] == "false"
+
+
+def test_the_report_has_both_splits_the_failures_and_a_plot(tmp_path: Path) -> None:
+    files = write_report(Finished(tmp_path, SCORES).summary(), ["The plan."], tmp_path)
+    text = files[0].read_text()
+    assert "Recommended: trial 5" in text and "The plan." in text
+    assert "| baseline: equal | 60.0 | 60.0 (50.0 to 70.0) |" in text
+    assert "| baseline: equal | 25.0 | 25.0 (15.0 to 35.0) |" in text
+    assert "trial 4" in text and "the loss is nan" in text
+    assert [file.name for file in files[1:]] == ["share_of_synthetic.png"]
+    assert files[1].read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_a_complete_trial_nothing_is_recommended_and_it_says_so(tmp_path: Path) -> None:
+    finished = Finished(tmp_path, {})
+    summary = finished.summary()
+    assert summary["recommended"] is None
+    assert write_weights(summary, finished.store, tmp_path) is None
+    assert "nothing is recommended" in write_report(summary, [], tmp_path)[0].read_text()
