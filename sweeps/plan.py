@@ -195,26 +195,33 @@ def plan_lines(plan: Plan) -> list[str]:
         f"{len(plan.known_trials)} trials are known and stand on {len(plan.stages)} stages "
         f"(without sharing: {uses}); {cached} are done, {len(plan.missing)} to do.",
     ]
-    clips = sum(planned.clips for planned in plan.missing)
     if plan.to_suggest:
         lines.append(
             f"{plan.to_suggest} more trials will be suggested from the scores; "
             f"one takes at most {plan.trial_clips:,} clips."
         )
-    if clips or plan.to_suggest:
-        seconds = [planned.seconds for planned in plan.missing if planned.clips]
-        if seconds and None not in seconds:
-            total = sum(value for value in seconds if value is not None)
-            price = f"about {duration(total)} of device time, by stages timed earlier"
-        else:
-            price = "their time is told once one stage of each kind has been timed"
-        lines.append(f"To do for the known trials: {clips:,} clips; {price}.")
+    if price := _price(plan):
+        lines.append(price)
     if not plan.budget_neutral:
         lines.append(
             "NOT budget-neutral: clips_per_epoch is sum_of_sources, so the mix also changes the "
             "length of training."
         )
     return lines
+
+
+def _price(plan: Plan) -> str | None:
+    """What the known trials still cost, as far as stages like theirs have been timed."""
+    missing = [planned for planned in plan.missing if planned.clips]
+    if not missing:
+        return None
+    timed = sum(planned.seconds for planned in missing if planned.seconds is not None)
+    untimed = sorted({planned.stage.kind for planned in missing if planned.seconds is None})
+    price = [f"about {duration(timed)} of device time, by stages timed earlier"] if timed else []
+    if untimed:
+        price.append(f"{' and '.join(untimed)} not timed yet")
+    clips = sum(planned.clips for planned in missing)
+    return f"To do for the known trials: {clips:,} clips; {'; '.join(price)}."
 
 
 def duration(seconds: float | None) -> str:

@@ -41,8 +41,15 @@ def test_what_is_finished_is_cached_and_what_is_not_is_priced_by_it(tmp_path: Pa
     assert align[1].clips == 32 and align[1].seconds == pytest.approx(4.0)
 
 
-def test_before_anything_is_timed_the_plan_says_so(tmp_path: Path) -> None:
-    assert "once one stage of each kind has been timed" in plan_lines(plan_of(tmp_path, a={}))[-1]
+def test_the_price_says_what_it_does_not_know(tmp_path: Path) -> None:
+    assert plan_lines(plan_of(tmp_path, a={}))[-1] == (
+        "To do for the known trials: 36 clips; align and features and mae not timed yet."
+    )
+    finish(trial_stages(toy_trial(), toy_data()).weights, StageStore(tmp_path))
+    assert plan_lines(plan_of(tmp_path, a={"align__epochs": 4}))[-1] == (
+        "To do for the known trials: 52 clips; about 4 s of device time, by stages timed earlier; "
+        "features and mae not timed yet."
+    )
 
 
 def test_a_mix_that_changes_the_length_of_training_is_marked(tmp_path: Path) -> None:
