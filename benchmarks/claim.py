@@ -54,9 +54,10 @@ CHANGES: dict[str, Any] = {
     "datasets.demo_world.downstream_train": 960,
     "datasets.demo_world.downstream_selection": 480,
     "datasets.demo_world.downstream_report": 720,
-    "trial.mae.epochs": 0,
+    "trial.mae.clips_per_epoch": 3200,
     "trial.align.epochs": 4,
     "trial.align.clips_per_epoch": 3200,
+    "trial.align.heldout_clips": 64,
     "search.points": [
         {"name": THREE_QUARTERS, "set": {SHARES: {"synthetic": 0.75, "scenes": 0.25}}},
         {"name": UNION, "set": {"align.head": "union"}},
