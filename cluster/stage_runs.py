@@ -111,19 +111,12 @@ def _run_under_train(attempt: Attempt) -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
 
     execution = attempt.execution
-    if execution.workers == 1:
-        # One process needs no group; without it neither this process nor the run's controller
-        # spends seconds on importing torch.
-        from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer as Trainer
-    else:
-        from ray.train.torch import TorchTrainer as Trainer
-
     scratch = attempt.store.root.parent / "train_runs"
     name = f"{attempt.stage.identity}-{attempt.number}"
     for left_over in scratch.glob(f"{attempt.stage.identity}-*"):
         shutil.rmtree(left_over, ignore_errors=True)
     resources = {"CPU": float(execution.cpus_per_worker), "GPU": execution.gpus_per_worker}
-    trainer = Trainer(
+    trainer = _trainer_class(execution.workers)(
         _work,
         train_loop_config={"attempt": attempt},
         scaling_config=ScalingConfig(
@@ -142,6 +135,26 @@ def _run_under_train(attempt: Attempt) -> None:
         trainer.fit()
     finally:
         shutil.rmtree(scratch / name, ignore_errors=True)
+
+
+def _trainer_class(workers: int) -> Any:
+    """Ray's trainer, less what this run has no use for: the start of a run is most of a short one.
+
+    One process needs no group; without, neither this process nor the controller imports torch.
+    """
+    if workers == 1:
+        from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer as Trainer
+    else:
+        from ray.train.torch import TorchTrainer as Trainer
+    from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+
+    class WithoutRayData(Trainer):
+        def _create_default_callbacks(self) -> list[Any]:
+            # Saves a process: the one that would hand out Ray datasets.
+            made = super()._create_default_callbacks()
+            return [callback for callback in made if not isinstance(callback, DatasetsCallback)]
+
+    return WithoutRayData
 
 
 def _work(config: dict[str, Any]) -> None:

@@ -283,14 +283,17 @@ class StagesHandle:
         self, store: StageStore, datasets: Mapping[str, Dataset], executions: Executions
     ) -> None:
         by_kind = {kind: getattr(executions, kind) for kind in sorted(TRAINED)}
-        here = ray.get_runtime_context().get_node_id()
+        here = ray.get_runtime_context()
         actor = ray.remote(Stages).options(
             num_cpus=0,
+            # What gives back a dead Train run's CPUs asks for this, or gives up where it finds
+            # more than one Ray on the machine. All that the actor starts inherits it.
+            runtime_env={"env_vars": {"RAY_ADDRESS": here.gcs_address}},
             max_concurrency=100_000,  # each waiting trial is a call
             # All calls can be made again: what was finished is in the store.
             max_restarts=-1,
             max_task_retries=-1,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False),
+            scheduling_strategy=NodeAffinitySchedulingStrategy(here.get_node_id(), soft=False),
         )
         self.store = StageStore(store.root.absolute())
         self._datasets = ray.put(dict(datasets))

@@ -87,6 +87,7 @@ def run_trials(
     is Tune's own folder, emptied before and after.
     """
     os.environ |= {
+        "RAY_AIR_NEW_OUTPUT": "0",  # the old output is silent at verbose=0, the new one is not
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is for the entry point, not for Tune
         "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # baselines report nothing to the scheduler

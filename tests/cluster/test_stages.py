@@ -3,6 +3,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -33,10 +35,16 @@ def start(tmp_path: Path) -> Any:
     yield start
     for handle in handles:
         handle.kill()
+    # What ran for it ends with it, and gives back what it held.
+    until(lambda: ray.available_resources().get("CPU") == 2, seconds=20)
 
 
 def stage(kind: str = "mae", *, inputs: dict[str, Stage] | None = None, **settings: Any) -> Stage:
     return Stage(kind=kind, settings=settings, inputs=inputs or {})
+
+
+def get(reference: Any) -> Any:
+    return ray.get(reference, timeout=90)
 
 
 def want(stages: StagesHandle, wanted: Stage, trial: int) -> Any:
@@ -79,7 +87,7 @@ class WaitingTrial:
 
 def test_two_trials_want_one_stage_and_it_is_trained_once(start: Start) -> None:
     stages, wanted = start(), stage(steps=3)
-    first, second = ray.get([want(stages, wanted, 1), want(stages, wanted, 2)])
+    first, second = get([want(stages, wanted, 1), want(stages, wanted, 2)])
     assert first == second
     assert first["identity"] == wanted.identity
     assert steps(stages, wanted) == [1, 2, 3]
@@ -87,17 +95,17 @@ def test_two_trials_want_one_stage_and_it_is_trained_once(start: Start) -> None:
 
 
 def test_the_first_trial_is_killed_and_the_second_gets_what_was_trained_once(start: Start) -> None:
-    stages, wanted = start(), stage(steps=8, pause=0.3)
+    stages, wanted = start(), stage("probe", steps=8, pause=0.3)
     killed = WaitingTrial.remote()
-    pid = ray.get(killed.pid.remote())
+    pid = get(killed.pid.remote())
     lost = killed.want.remote(stages, wanted, 1)
     until(lambda: steps(stages, wanted))
     os.kill(pid, signal.SIGKILL)
     kept = want(stages, wanted, 2)
     stages.drop(1)
     with pytest.raises(ray.exceptions.RayActorError):
-        ray.get(lost)
-    assert ray.get(kept)["attempts"] == 1
+        get(lost)
+    assert get(kept)["attempts"] == 1
     assert steps(stages, wanted) == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
@@ -108,7 +116,7 @@ def test_a_killed_worker_costs_an_attempt_and_the_next_resumes_from_the_checkpoi
     record = want(stages, wanted, 1)
     until(lambda: len(steps(stages, wanted)) >= 2)
     os.kill(worker_pid(stages, wanted), signal.SIGKILL)
-    assert ray.get(record)["attempts"] == 2
+    assert get(record)["attempts"] == 2
     assert sorted(set(steps(stages, wanted))) == [1, 2, 3, 4, 5, 6]
     assert len(steps(stages, wanted)) <= 7  # at most the step that was cut is taken again
     assert states(stages, wanted) == ["queued", "started", "retry", "started", "finished"]
@@ -117,7 +125,7 @@ def test_a_killed_worker_costs_an_attempt_and_the_next_resumes_from_the_checkpoi
 def test_a_stage_whose_worker_always_dies_fails_after_its_attempts(start: Start) -> None:
     stages, wanted = start(), stage("probe", dies=True)
     with pytest.raises(StageFailed, match=r"a worker process died .*; 2 attempts"):
-        ray.get(want(stages, wanted, 1))
+        get(want(stages, wanted, 1))
     assert len(steps(stages, wanted)) == 2
 
 
@@ -132,7 +140,7 @@ def test_a_stage_that_interests_nobody_stops_keeps_its_checkpoint_and_continues(
     done = len(steps(stages, wanted))
     assert done < 12
     assert stages.store.record(wanted.identity) is None
-    ray.get(want(stages, wanted, 2))
+    get(want(stages, wanted, 2))
     assert steps(stages, wanted) == list(range(1, 13))
 
 
@@ -144,10 +152,10 @@ def test_a_failure_is_told_with_its_reason_to_all_who_wait_and_to_who_comes_late
     waiting = [want(stages, wanted, 1), want(stages, above, 2)]
     for asked in waiting:
         with pytest.raises(StageFailed, match=f"mae {wanted.identity}: the moon is full; wait"):
-            ray.get(asked)
+            get(asked)
     began = time.monotonic()
     with pytest.raises(StageFailed, match="the moon is full"):
-        ray.get(want(stages, wanted, 3))
+        get(want(stages, wanted, 3))
     assert time.monotonic() - began < 2
     assert states(stages, wanted) == ["queued", "started", "failed"]  # and not tried again
     assert states(stages, above) == []
@@ -159,9 +167,9 @@ def test_more_workers_than_the_cluster_has_is_an_error_that_says_what_is_short(
     stages = start(mae=toy_execution(workers=3), align=toy_execution(gpus_per_worker=1))
     began = time.monotonic()
     with pytest.raises(StageFailed, match=r"needs 3 workers of 1 CPU, .* room for 2 .*lower"):
-        ray.get(want(stages, stage("mae"), 1))
+        get(want(stages, stage("mae"), 1))
     with pytest.raises(StageFailed, match=r"needs 1 worker of 1 CPU and 1 GPU, .* room for 0"):
-        ray.get(want(stages, stage("align"), 1))
+        get(want(stages, stage("align"), 1))
     assert time.monotonic() - began < 5
 
 
@@ -169,12 +177,12 @@ def test_inputs_come_first_and_not_at_all_when_the_stage_itself_is_there(start: 
     stages = start()
     below = stage("init")
     above = stage("probe", inputs={"weights": below})
-    ray.get(want(stages, above, 1))
+    get(want(stages, above, 1))
     assert [e["kind"] for e in stages.events(0)[0] if e["state"] == "started"] == ["init", "probe"]
 
     (stages.store.folder(below.identity) / "record.json").unlink()
     again = start()
-    ray.get(want(again, above, 1))
+    get(want(again, above, 1))
     assert [e["state"] for e in again.events(0)[0]] == ["reused"]
 
 
@@ -189,14 +197,14 @@ def test_who_waits_for_room_holds_nothing_and_is_forgotten_when_dropped(start: S
     assert status[queued.identity]["why"] == "needs 2 CPU, free 1"
     stages.drop(2)
     with pytest.raises(Exception, match="StageDropped"):
-        ray.get(dropped)
-    ray.get(finished)
+        get(dropped)
+    get(finished)
     assert states(stages, queued) == ["queued", "stopped"]
 
 
 def test_a_stage_with_two_workers_is_one_process_group(start: Start) -> None:
     stages, wanted = start(), stage("finetune", steps=1)
-    assert ray.get(want(stages, wanted, 1))["metrics"]["ranks"] == 2
+    assert get(want(stages, wanted, 1))["metrics"]["ranks"] == 2
     until(lambda: not list((stages.store.root.parent / "train_runs").iterdir()))
 
 
@@ -208,13 +216,37 @@ def test_a_stage_leased_by_another_sweep_is_waited_for_unless_that_sweep_is_dead
     waiting = want(stages, wanted, 1)
     assert ray.wait([waiting], timeout=2) == ([], [waiting])
     stages.store.renew_lease(wanted.identity, f"{socket.gethostname()}:999999999:dead")
-    ray.get(waiting)
+    get(waiting)
 
 
 def test_the_actor_itself_is_killed_and_the_trials_still_get_their_stage(start: Start) -> None:
-    stages, wanted = start(), stage(steps=6, pause=0.3)
+    stages, wanted = start(), stage("probe", steps=6, pause=0.3)
     waiting = want(stages, wanted, 1)
     until(lambda: len(steps(stages, wanted)) >= 2)
     stages.kill(restart=True)
-    assert ray.get(waiting)["attempts"] == 2
+    assert get(waiting)["attempts"] == 2
     assert sorted(set(steps(stages, wanted))) == [1, 2, 3, 4, 5, 6]
+
+
+def test_the_entry_process_is_killed_all_ends_with_it_and_the_next_one_continues(
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / "log"
+    stand_in, root = Path(__file__).parent / "stand_in", Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": f"{stand_in}{os.pathsep}{root}"}
+    command = [sys.executable, str(stand_in / "entry.py"), str(tmp_path), "30", "0.3"]
+
+    def lines() -> list[list[str]]:
+        return [line.split() for line in log.read_text().splitlines()] if log.exists() else []
+
+    entry = subprocess.Popen(command, env=environment)
+    until(lambda: len(lines()) >= 3)
+    entry.kill()
+    entry.wait()
+    until(lambda: not Path("/proc", lines()[0][3]).exists(), seconds=15)
+    assert len(lines()) < 30
+
+    subprocess.run(command, env=environment, check=True, timeout=120)
+    taken = [int(step) for _, _, step, _ in lines()]
+    assert sorted(set(taken)) == list(range(1, 31))
+    assert len(taken) <= 31  # at most the step that was cut is taken again

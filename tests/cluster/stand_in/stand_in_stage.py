@@ -18,13 +18,13 @@ def run_stage(stage, store, datasets, execution, should_stop) -> None:  # type: 
         assert store.record(needed.identity) is not None
     wanted = {"steps": 1, "pause": 0.0, **stage.settings.get(stage.kind, {}), **stage.settings}
     if "epochs" in wanted:
-        wanted["steps"] = wanted["epochs"]
+        wanted |= {"steps": wanted["epochs"], "pause": 0.2}
     seeds = [part.settings["seed"] for part in stage.chain() if "seed" in part.settings]
     seed = seeds[0] if seeds else 0
 
     if message := wanted.get("mistake"):
         raise ValueError(message)
-    if stage.kind == "align" and seed == 13:
+    if stage.kind == "init" and seed == 13:
         raise ValueError("13 is unlucky")
     group = _ranks(execution.workers)
 
