@@ -72,9 +72,7 @@ class Stages:
         self._events: list[dict[str, Any]] = []
         self._threads = ThreadPoolExecutor(max_workers=1024)  # one waits on each attempt
 
-    async def want(
-        self, stage: Stage, trial: int, datasets: list[ray.ObjectRef]
-    ) -> dict[str, Any]:
+    async def want(self, stage: Stage, trial: int, datasets: list[ray.ObjectRef]) -> dict[str, Any]:
         """The record of `stage`, once it is finished.
 
         `datasets` is one reference, the same in all calls; in a list, so that Ray does not fetch
