@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +24,7 @@ from trainables.data.catalog import Dataset
 from trainables.stage import TRAINED, Stage
 from trainables.stage_store import StageStore
 
+QUEUE_POLL_SECONDS = 0.2
 DEATHS = (NodeDiedError, OutOfMemoryError, RayActorError, WorkerCrashedError)
 
 
@@ -89,10 +92,53 @@ def what_is_short(stage: Stage, execution: Execution) -> str | None:
     )
 
 
-def capacity() -> dict[str, float]:
-    """The CPUs and GPUs that exist or that the autoscaler would start."""
-    there, limits = ray.cluster_resources(), _autoscaling_limits() or {}
-    return {name: max(there.get(name, 0.0), limits.get(name, 0.0)) for name in ("CPU", "GPU")}
+class Room:
+    """CPUs and GPUs by our own account, first come first served. Whoever waits holds nothing."""
+
+    def __init__(self) -> None:
+        self._queue: list[str] = []
+        self._held: dict[str, dict[str, float]] = {}
+
+    @asynccontextmanager
+    async def held(
+        self, identity: str, need: dict[str, float], check: Callable[[], None]
+    ) -> AsyncIterator[None]:
+        """Inside, `need` is the stage's. What `check` raises while it waits ends the waiting."""
+        self._queue.append(identity)
+        try:
+            check()
+            while self._queue[0] != identity or not self._fits(need):
+                await asyncio.sleep(QUEUE_POLL_SECONDS)
+                check()
+        finally:
+            self._queue.remove(identity)
+        self._held[identity] = need
+        try:
+            yield
+        finally:
+            del self._held[identity]
+
+    def why(self, identity: str, need: Mapping[str, float]) -> str:
+        """What a stage waits for."""
+        if identity not in self._queue:
+            return "another sweep on this storage runs it"
+        if ahead := self._queue.index(identity):
+            return f"{ahead} before it"
+        free = self._free()
+        lacks = [f"{n:g} {name}, free {free[name]:g}" for name, n in need.items() if n]
+        return f"needs {'; '.join(lacks)}"
+
+    def _fits(self, need: Mapping[str, float]) -> bool:
+        return all(free >= need[name] for name, free in self._free().items())
+
+    def _free(self) -> dict[str, float]:
+        """Of what there is, or what the autoscaler would start: what no stage holds."""
+        there, limits = ray.cluster_resources(), _autoscaling_limits() or {}
+        return {
+            name: max(there.get(name, 0.0), limits.get(name, 0.0))
+            - sum(held[name] for held in self._held.values())
+            for name in ("CPU", "GPU")
+        }
 
 
 def explain(error: BaseException) -> tuple[str, bool]:

@@ -11,9 +11,8 @@ import secrets
 import socket
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from dataclasses import asdict
 from itertools import count
 from typing import Any, Protocol
@@ -21,7 +20,7 @@ from typing import Any, Protocol
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster.stage_runs import Attempt, StageFailed, capacity, explain, needs, run, what_is_short
+from cluster.stage_runs import Attempt, Room, StageFailed, explain, needs, run, what_is_short
 from trainables.config import Execution
 from trainables.data.catalog import Dataset
 from trainables.stage import TRAINED, Stage
@@ -66,8 +65,7 @@ class Stages:
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._wanted_by: defaultdict[str, set[int]] = defaultdict(set)
         self._runs: dict[str, asyncio.Task[Record]] = {}  # identity -> the one that brings it
-        self._queue: list[str] = []  # identities, first come first served
-        self._held: dict[str, dict[str, float]] = {}  # identity -> CPUs, GPUs
+        self._room = Room()
         self._states: dict[str, dict[str, Any]] = {}  # identity -> its last event
         self._events: list[dict[str, Any]] = []
         self._threads = ThreadPoolExecutor(max_workers=1024)  # one waits on each attempt
@@ -109,7 +107,13 @@ class Stages:
         last = self._states.values()
         running = [event for event in last if event["state"] in ("started", "progress", "retry")]
         queued = [event for event in last if event["state"] == "queued"]
-        return [*running, *({**event, "why": self._why_queued(event)} for event in queued)]
+        return [
+            *running,
+            *(
+                {**event, "why": self._room.why(event["identity"], event["needs"])}
+                for event in queued
+            ),
+        ]
 
     async def _once(self, stage: Stage) -> Record:
         if stage.identity not in self._runs:
@@ -142,7 +146,7 @@ class Stages:
             while self._leased_by_other(stage.identity):
                 self._check_wanted(stage)
                 await asyncio.sleep(POLL_SECONDS)
-            async with self._room(stage, need):
+            async with self._room.held(stage.identity, need, lambda: self._check_wanted(stage)):
                 if self._leased_by_other(stage.identity):
                     continue
                 record = self._record(stage)  # that other sweep may have finished it
@@ -154,23 +158,6 @@ class Stages:
                     return await self._attempt(stage, execution)
                 finally:
                     self._store.release_lease(stage.identity)
-
-    @asynccontextmanager
-    async def _room(self, stage: Stage, need: dict[str, float]) -> AsyncIterator[None]:
-        """Inside, the CPUs and GPUs are the stage's. Whoever waits holds nothing."""
-        self._queue.append(stage.identity)
-        try:
-            while self._queue[0] != stage.identity or not self._fits(need):
-                self._check_wanted(stage)
-                await asyncio.sleep(POLL_SECONDS)
-            self._check_wanted(stage)
-        finally:
-            self._queue.remove(stage.identity)
-        self._held[stage.identity] = need
-        try:
-            yield
-        finally:
-            del self._held[stage.identity]
 
     async def _attempt(self, stage: Stage, execution: Execution) -> Record:
         """Attempts until one finishes, none is left, or another would end the same way."""
@@ -234,22 +221,6 @@ class Stages:
         if not self._wanted_by[stage.identity]:
             self._tell(stage, "stopped", reason="no trial wants it")
             raise StageDropped(stage.identity)
-
-    def _fits(self, need: Mapping[str, float]) -> bool:
-        return all(free >= need[name] for name, free in self._free().items())
-
-    def _free(self) -> dict[str, float]:
-        held = self._held.values()
-        return {name: total - sum(h[name] for h in held) for name, total in capacity().items()}
-
-    def _why_queued(self, event: Mapping[str, Any]) -> str:
-        if event["identity"] not in self._queue:
-            return "another sweep on this storage runs it"
-        if ahead := self._queue.index(event["identity"]):
-            return f"{ahead} before it"
-        free = self._free()
-        lacks = [f"{n:g} {name}, free {free[name]:g}" for name, n in event["needs"].items() if n]
-        return f"needs {'; '.join(lacks)}"
 
     def _leased_by_other(self, identity: str) -> bool:
         """Whether another sweep runs the stage. A lease of a dead process of this host is void."""
