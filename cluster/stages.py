@@ -11,18 +11,15 @@ import secrets
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from itertools import count
-from typing import Any, Protocol
+from typing import Any
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.stage_runs import Attempt, Room, StageFailed, explain, needs, run, what_is_short
 from trainables.config import Execution
-from trainables.data.catalog import Dataset
 from trainables.stage import TRAINED, Stage
 from trainables.stage_store import LEASE_SECONDS, Record, StageStore
 
@@ -30,22 +27,6 @@ POLL_SECONDS = 0.2
 NO_TRIAL = -1  # who wants a stage that no trial wants
 
 
-class Executions(Protocol):
-    """How each kind of stage runs; `tasks` are the kinds that do not train."""
-
-    @property
-    def mae(self) -> Execution: ...
-    @property
-    def align(self) -> Execution: ...
-    @property
-    def finetune(self) -> Execution: ...
-    @property
-    def tasks(self) -> Execution: ...
-    @property
-    def attempts(self) -> int: ...
-
-
-class StageDropped(Exception):
     """Nobody wants the stage any more; its checkpoint is kept."""
 
 
@@ -243,58 +224,3 @@ class Stages:
         }
         self._events.append(event)
         self._states[stage.identity] = event
-
-
-class StagesHandle:
-    """The `Stages` actor as others see it. It dies with the process that made the handle."""
-
-    def __init__(
-        self, store: StageStore, datasets: Mapping[str, Dataset], executions: Executions
-    ) -> None:
-        by_kind = {kind: getattr(executions, kind) for kind in sorted(TRAINED)}
-        here = ray.get_runtime_context()
-        actor = ray.remote(Stages).options(
-            num_cpus=0,
-            # What gives back a dead Train run's CPUs asks for this, or gives up where it finds
-            # more than one Ray on the machine. All that the actor starts inherits it.
-            runtime_env={"env_vars": {"RAY_ADDRESS": here.gcs_address}},
-            max_concurrency=100_000,  # each waiting trial is a call
-            # All calls can be made again: what was finished is in the store.
-            max_restarts=-1,
-            max_task_retries=-1,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(here.get_node_id(), soft=False),
-        )
-        self.store = StageStore(store.root.absolute())
-        self._datasets = ray.put(dict(datasets))
-        self._actor = actor.remote(
-            self.store, {**by_kind, "tasks": executions.tasks}, executions.attempts
-        )
-
-    def datasets(self) -> dict[str, Dataset]:
-        datasets: dict[str, Dataset] = ray.get(self._datasets)
-        return datasets
-
-    def want(self, stage: Stage, trial: int) -> ray.ObjectRef:
-        """A reference to the stage's record; see `Stages.want` for what `ray.get` raises."""
-        return self._actor.want.remote(stage, trial, [self._datasets])
-
-    def want_all(self, stages: Iterable[Stage]) -> None:
-        """Returns when all are finished. Raises StageFailed if one fails."""
-        ray.get([self.want(stage, NO_TRIAL) for stage in stages])
-
-    def drop(self, trial: int) -> None:
-        self._actor.drop.remote(trial)
-
-    def events(self, since: int) -> tuple[list[dict[str, Any]], int]:
-        """See `Stages.events`."""
-        events, following = ray.get(self._actor.events.remote(since))
-        return events, following
-
-    def status(self) -> list[dict[str, Any]]:
-        """See `Stages.status`."""
-        status: list[dict[str, Any]] = ray.get(self._actor.status.remote())
-        return status
-
-    def kill(self, *, restart: bool = False) -> None:
-        """End the actor and all that it runs."""
-        ray.kill(self._actor, no_restart=not restart)

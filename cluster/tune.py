@@ -20,7 +20,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from ray.tune.search import Searcher
 
 from cluster.stage_runs import StageFailed
-from cluster.stages import StagesHandle
+from cluster.stages_handle import StagesHandle
 from trainables.config import TrialConfig
 from trainables.settings import parse
 from trainables.stage import Stage

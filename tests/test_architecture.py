@@ -19,7 +19,10 @@ MAY_IMPORT = {
     "sweeps": {"sweeps", "cluster", "search_spaces", "trainables"},
 }
 ONLY_HERE = {
-    "ray": {f"cluster/{name}.py" for name in ("ray_session", "stages", "stage_runs", "tune")},
+    "ray": {
+        f"cluster/{name}.py"
+        for name in ("ray_session", "stages", "stages_handle", "stage_runs", "tune")
+    },
     "mlflow": {"cluster/mlflow_runs.py"},
     "optuna": {"search_spaces/study.py"},
     "decord": {"trainables/data/clips.py"},

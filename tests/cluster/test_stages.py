@@ -14,7 +14,7 @@ import pytest
 import ray
 
 from cluster.stage_runs import StageFailed
-from cluster.stages import StagesHandle
+from cluster.stages_handle import StagesHandle
 from tests.cluster.conftest import Executions
 from tests.toy import toy_execution
 from trainables.stage import Stage

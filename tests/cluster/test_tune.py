@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cluster.stages import StagesHandle
+from cluster.stages_handle import StagesHandle
 from cluster.tune import Assignment, run_trials
 from tests.cluster.conftest import Executions
 from tests.toy import toy_data, toy_trial

@@ -8,7 +8,7 @@ from pathlib import Path
 import ray
 
 from cluster.ray_session import connected
-from cluster.stages import StagesHandle
+from cluster.stages_handle import StagesHandle
 from tests.cluster.conftest import Executions
 from trainables.stage import Stage
 from trainables.stage_store import StageStore

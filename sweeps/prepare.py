@@ -1,0 +1,129 @@
+"""All that comes before training: settings, space, data and store read, checked and planned."""
+
+from __future__ import annotations
+
+import fcntl
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from search_spaces.space import Space, load_space
+from sweeps.checks import check_sources, check_space, check_storage, sources_of, within_cap
+from sweeps.plan import Plan, make_plan
+from sweeps.records import check_same_sweep, read_sweep
+from sweeps.search import Search, given_trials
+from sweeps.sweep import MAY_CHANGE, Sweep
+from trainables.data.catalog import Dataset, check_files, load_catalog
+from trainables.data.demo_world.render import render_world, write_catalog
+from trainables.data.demo_world.settings import WorldSettings
+from trainables.settings import load_yaml
+from trainables.stage_store import StageStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A sweep that is ready to run."""
+
+    sweep: Sweep
+    space: Space
+    data: dict[str, Dataset]
+    sources: list[str]  # all that some trial may pre-train on
+    resolved: dict[str, Any]  # what sweep.json keeps
+    store: StageStore
+    search: Search
+    plan: Plan
+    left_out: list[str]  # why each baseline that does not run does not
+
+
+def prepare(sweep: Sweep, console: Console, *, dry_run: bool) -> Prepared:
+    """Read and check everything. A dry run touches nothing, and renders no demo world.
+
+    Raises:
+        ValueError: what the user can mend.
+    """
+    space = load_space(sweep.space_file)
+    check_space(sweep, space)
+    if not dry_run:
+        check_storage(sweep.folder)
+    data = _datasets(sweep, console, dry_run=dry_run)
+    sources = sources_of(sweep, space)
+    check_sources(sweep, sources, data)
+    sizes = {source: len(data[source].split("train")) for source in sources}
+    given, left_out = within_cap(sweep, given_trials(sweep, space, sizes), data)
+    resolved = _resolved(sweep, data)
+    stored = read_sweep(sweep.folder)
+    if stored is not None:
+        check_same_sweep(stored, resolved, MAY_CHANGE)
+    store = StageStore(sweep.storage / "stages")
+    search = Search(sweep, space, given, data)
+    known = search.known()
+    return Prepared(
+        sweep=sweep,
+        space=space,
+        data=data,
+        sources=sorted(sources),
+        resolved=resolved,
+        store=store,
+        search=search,
+        plan=make_plan(known, sweep.settings.search.trials - len(known), data, store),
+        left_out=left_out,
+    )
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Inside, no other process runs the sweep in `folder`; a killed one leaves nothing behind.
+
+    Raises:
+        ValueError: another process runs it.
+    """
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"{folder}: another process runs this sweep; wait for it, or give this one another "
+                "name with --set name=NAME"
+            ) from None
+        yield
+
+
+def _datasets(sweep: Sweep, console: Console, *, dry_run: bool) -> dict[str, Dataset]:
+    """The sweep's datasets, their files checked; a demo world is rendered, except in a dry run."""
+    settings = sweep.settings.datasets
+    if settings.catalog is not None:
+        data = load_catalog(sweep.file.parent / settings.catalog)
+        for dataset in data.values():
+            check_files(dataset)
+        return data
+    assert settings.demo_world is not None
+    if dry_run:
+        with tempfile.TemporaryDirectory() as folder:
+            return load_catalog(write_catalog(settings.demo_world, Path(folder)))
+    return load_catalog(_render(settings.demo_world, sweep.storage / "worlds", console))
+
+
+def _render(world: WorldSettings, folder: Path, console: Console) -> Path:
+    told = -1
+
+    def tell(done: int, total: int) -> None:
+        nonlocal told
+        if 10 * done // total > told:
+            told = 10 * done // total
+            console.print(f"rendering the demo's world: {done:,} of {total:,} clips")
+
+    return render_world(world, folder, workers=2, on_progress=tell)
+
+
+def _resolved(sweep: Sweep, data: Mapping[str, Dataset]) -> dict[str, Any]:
+    """What sweep.json keeps: the settings, the space, the data's hashes."""
+    return {
+        **sweep.settings.model_dump(mode="json"),
+        "space": load_yaml(sweep.space_file),
+        "data": {name: dataset.content_hash for name, dataset in sorted(data.items())},
+    }
