@@ -24,9 +24,9 @@ from trainables.stage import TRAINED, Stage
 from trainables.stage_store import LEASE_SECONDS, Record, StageStore
 
 POLL_SECONDS = 0.2
-NO_TRIAL = -1  # who wants a stage that no trial wants
 
 
+class StageDropped(Exception):
     """Nobody wants the stage any more; its checkpoint is kept."""
 
 
