@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.sweeps.commands import ROOT, environment, write_world_sweep
@@ -42,38 +42,44 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     token = tmp_path / "token"
     token.write_text("0123456789abcdef0123456789abcdef")
     token.chmod(0o600)
-    gcs, dashboard, client = free_ports(3)
+    gcs, dashboard, client, agent = free_ports(4)
     env = {
         **environment(),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # a node's `python`
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_USAGE_STATS_ENABLED": "0",
     }
     head = [RAY, "start", "--head", "--block", f"--port={gcs}", "--num-cpus=2"]
     head += [f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"]
-    head += ["--include-dashboard=true", f"--temp-dir=/tmp/ray-{os.getpid()}"]
-    log = (tmp_path / "head.log").open("w")
-    process = subprocess.Popen(head, env=env, stdout=log, stderr=log, start_new_session=True)
+    head += [f"--dashboard-agent-listen-port={agent}", "--include-dashboard=true"]
+    with (tmp_path / "head.log").open("w") as log:
+        process = subprocess.Popen(head, env=env, stdout=log, stderr=log)
     address = f"http://127.0.0.1:{dashboard}"
     try:
-        for _ in range(300):
-            assert process.poll() is None, (tmp_path / "head.log").read_text()
-            try:
-                urllib.request.urlopen(f"{address}/api/version", timeout=1)
-                break
-            except urllib.error.HTTPError as error:  # it answers, and wants a token
-                assert error.code == 401
-                break
-            except OSError:
-                time.sleep(0.2)
+        for port in (dashboard, agent):
+            wait_for_answer(f"http://127.0.0.1:{port}/api/version", process, tmp_path / "head.log")
         yield Cluster({**env, "RAY_ADDRESS": address}, address)
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
+        processes = [process, *psutil.Process(process.pid).children(recursive=True)]
+        for each in processes:
+            each.kill()
+        process.wait()
+        psutil.wait_procs(processes[1:], timeout=20)
+
+
+def wait_for_answer(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Until something answers at `url`, if only that it wants a token."""
+    for _ in range(600):
+        assert process.poll() is None, log.read_text()
         try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-        log.close()
+            urllib.request.urlopen(url, timeout=1)
+            return
+        except urllib.error.HTTPError:
+            return
+        except OSError:
+            time.sleep(0.2)
+    raise AssertionError(f"{url} does not answer")
 
 
 def submit(cluster: Cluster, sweep: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
@@ -106,7 +112,7 @@ def test_a_job_with_the_token_ends_with_a_recommendation_and_one_without_is_turn
     turned_away = submit(cluster, sweep, {**cluster.environment, "RAY_AUTH_TOKEN_PATH": "/nowhere"})
     assert turned_away.returncode != 0
     done = submit(cluster, sweep, cluster.environment)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert done.returncode == 0, done.stderr[-1000:] + done.stdout[-3000:]
     assert "Recommended: trial" in done.stdout
     summary = json.loads((tmp_path / "sweep" / "runs" / "toy" / "summary.json").read_text())
     assert summary["counts"]["complete"] == 2
