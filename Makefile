@@ -11,7 +11,7 @@ RUN := .venv/bin/python
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
-demo: $(INSTALLED) ## the main job on the data it renders itself: about 8 minutes on 2 cores
+demo: $(INSTALLED) ## the main job on the data it renders itself: 7 minutes or so on 2 cores
 	$(RUN) sweeps/mixing.py
 
 ui: $(INSTALLED) ## MLflow on the demo's database, http://localhost:5000
