@@ -70,7 +70,7 @@ def _plot(
         axes.axhline(100 * random[0]["score"], color="grey", ls=":", label="score, random weights")
     axes.set(xlabel=label, ylabel="top-1 on the selection split, %", title=summary["sweep"])
     axes.set_xlim(-0.05, 1.05)
-    axes.legend(fontsize="small")
+    figure.legend(loc="outside lower center", ncols=4, fontsize="small")
     axes.grid(alpha=0.3)
     path = folder / f"{label.replace(' ', '_')}.png"
     figure.savefig(path, dpi=150)

@@ -5,7 +5,6 @@ Every change is written to `trials/NNNN.json` before anything acts on it.
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -219,21 +218,20 @@ class Search:
 
 
 def trial_name(record: TrialRecord) -> str:
-    """The given name, or the values that were suggested in a few words."""
+    """The given name, or what was suggested in a few words: '0.1 synthetic + 0.9 scenes'."""
     if record.name:
         return record.name
-    return ", ".join(f"{_short(path)} {_shown(value)}" for path, value in record.values.items())
+    mixed = [_mixed(value) for value in record.values.values() if isinstance(value, Mapping)]
+    others = [
+        f"{'.'.join(path.split('.')[-2:])} {f'{value:g}' if isinstance(value, float) else value}"
+        for path, value in record.values.items()
+        if not isinstance(value, Mapping)
+    ]
+    return ", ".join([*mixed, *others])
 
 
-def _short(path: str) -> str:
-    """'mae.epochs' stays, 'align.mixture.shares' is 'shares': what a person calls it."""
-    return re.sub(r"^.*\.(shares|method|coefficient)$", r"\1", path)
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return " + ".join(f"{float(share):g} {source}" for source, share in value.items())
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _mixed(shares: Mapping[str, Any]) -> str:
+    return " + ".join(f"{float(share):g} {source}" for source, share in shares.items() if share)
 
 
 def _at(tree: Mapping[str, Any], path: str) -> Any:

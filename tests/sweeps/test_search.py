@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from search_spaces.space import load_space
-from sweeps.search import Search, given_trials
+from sweeps.search import Search, given_trials, trial_name
 from sweeps.sweep import Sweep
 from tests.toy import toy_data, write_toy_sweep
 
@@ -114,3 +115,15 @@ def test_a_suggestion_past_the_repetition_cap_fails_at_once_and_says_why(tmp_pat
 def test_a_point_with_a_setting_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"'x'.*mae.epoch.*did you mean 'mae.epochs'"):
         make_search(tmp_path, search__points=[{"name": "x", "set": {"mae.epoch": 0}}])
+
+
+def test_a_suggested_trial_is_named_by_its_mix_first(tmp_path: Path) -> None:
+    search = make_search(tmp_path, search__baselines=False)
+    search.ask()
+    values = {
+        "average.method": "none",
+        "align.mixture.shares": {"synthetic": 0.1, "scenes": 0.9, "other": 0.0},
+        "align.optimizer.lr_peak": 0.001,
+    }
+    named = trial_name(replace(search.records[0], values=values))
+    assert named == "0.1 synthetic + 0.9 scenes, average.method none, optimizer.lr_peak 0.001"
