@@ -49,8 +49,9 @@ def command(sweep: Path, *arguments: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """Ours without what would point at another Ray."""
-    return {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "SWEEPS_", "MLFLOW_"))}
+    """Ours without what would point at another Ray, or at the cluster tests' stand-in."""
+    others = ("RAY_", "SWEEPS_", "MLFLOW_", "PYTHONPATH")
+    return {key: value for key, value in os.environ.items() if not key.startswith(others)}
 
 
 def run_to_end(sweep: Path, *arguments: str, seconds: float = 400) -> str:
