@@ -11,7 +11,7 @@ from tests.toy import toy_execution
 from trainables.config import Execution
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def two_cpus() -> Iterator[None]:
     """A Ray of its own with 2 CPUs, whose workers run the stand-in for `run_stage`."""
     with pytest.MonkeyPatch.context() as patch:
