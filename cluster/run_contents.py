@@ -121,7 +121,7 @@ def _stage_name(identity: str, stage: Mapping[str, Any], datasets: Sequence[str]
     if shares:
         what = " + ".join(f"{name} {share}" for name, share in shares.items())
     elif kind == "average":
-        what = f"{settings['coefficient']}"
+        what = " ".join(str(value) for value in settings.values())
     else:
         what = " ".join([", ".join(datasets), settings.get("split", "")]).strip()
     return f"{kind} {what} · {identity[:6]}" if what else stage_title(kind, identity)

@@ -20,7 +20,7 @@ import ray
 
 from cluster.stage_runs import Attempt, Room, StageFailed, explain, needs, run, what_is_short
 from trainables.config import Execution
-from trainables.stage import TRAINED, Stage
+from trainables.stage import Stage, executed_as
 from trainables.stage_store import LEASE_SECONDS, Record, StageStore
 
 POLL_SECONDS = 0.2
@@ -41,7 +41,7 @@ class Stages:
     ) -> None:
         self._store = store
         self._datasets: ray.ObjectRef = None  # comes with each call, as it must outlive a restart
-        self._executions = executions  # by kind; "tasks" for the kinds that do not train
+        self._executions = executions  # by `executed_as`
         self._attempts = attempts
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._wanted_by: defaultdict[str, set[int]] = defaultdict(set)
@@ -108,7 +108,7 @@ class Stages:
             if record is not None:
                 self._tell(stage, "reused")
                 return record
-            execution = self._executions[stage.kind if stage.kind in TRAINED else "tasks"]
+            execution = self._executions[executed_as(stage.kind)]
             if short := what_is_short(stage, execution):
                 raise self._failure(stage, short)
             await asyncio.gather(*(self._once(each) for each in stage.inputs.values()))

@@ -12,7 +12,7 @@ from cluster.stage_runs import what_is_short
 from cluster.stages import Stages
 from trainables.config import Execution
 from trainables.data.catalog import Dataset
-from trainables.stage import TRAINED, Stage
+from trainables.stage import Stage, executed_as
 from trainables.stage_store import StageStore
 
 NO_TRIAL = -1  # who wants a stage that no trial wants
@@ -39,7 +39,6 @@ class StagesHandle:
     def __init__(
         self, store: StageStore, datasets: Mapping[str, Dataset], executions: Executions
     ) -> None:
-        by_kind = {kind: getattr(executions, kind) for kind in sorted(TRAINED)}
         here = ray.get_runtime_context()
         actor = ray.remote(Stages).options(
             num_cpus=0,
@@ -53,14 +52,16 @@ class StagesHandle:
             scheduling_strategy=NodeAffinitySchedulingStrategy(here.get_node_id(), soft=False),
         )
         self.store = StageStore(store.root.absolute())
-        self._executions = {**by_kind, "tasks": executions.tasks}
+        self._executions = {
+            name: getattr(executions, name) for name in ("mae", "align", "finetune", "tasks")
+        }
         self._datasets = ray.put(dict(datasets))
         self._actor = actor.remote(self.store, self._executions, executions.attempts)
 
     def check_room(self, stages: Iterable[Stage]) -> None:
         """Raises ValueError, saying what is short, if the cluster can never run one of them."""
         for kind, stage in {stage.kind: stage for stage in stages}.items():
-            execution = self._executions[kind if kind in TRAINED else "tasks"]
+            execution = self._executions[executed_as(kind)]
             if short := what_is_short(stage, execution):
                 raise ValueError(f"execution of {kind}: {short}")
 

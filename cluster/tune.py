@@ -243,7 +243,7 @@ def _trial(config: dict[str, Any], *, stages: StagesHandle, sources: list[str]) 
 
 def _await_all(stages: StagesHandle, parts: TrialStages, number: int) -> dict[str, float]:
     """Top-1 per downstream dataset, after all that the trial measures is there."""
-    ends = [*parts.probes.values(), *parts.finetunes.values()]
+    ends = [end for scored in parts.results.values() for end in scored.values()]
     records = ray.get([stages.want(end, number) for end in ends])
     metrics = {record["identity"]: record["metrics"] for record in records}
     return {name: metrics[end.identity]["accuracy"] for name, end in parts.scored.items()}

@@ -12,9 +12,9 @@ from sweeps.search import GivenTrial
 from sweeps.sweep import Sweep
 from trainables.config import TrialConfig
 from trainables.data.catalog import Dataset, require_splits
-from trainables.data.mixture import parse_shares
+from trainables.data.mixture import exact_shares
 from trainables.settings import nearest
-from trainables.trial import Shares
+from trainables.training_settings import Share
 
 
 def sources_of(sweep: Sweep, space: Space) -> dict[str, str]:
@@ -58,7 +58,7 @@ def check_space(sweep: Sweep, space: Space) -> None:
     check_paths(space, TrialConfig)
     for values in [{}, *edges(space)]:
         for shares in _all_shares(sweep.trial_with(values, sweep.space_file.name)):
-            parse_shares(shares)
+            exact_shares(shares, dict.fromkeys(shares, 1))
 
 
 def within_cap(
@@ -95,7 +95,8 @@ def check_storage(folder: Path) -> None:
         ) from None
 
 
-def _all_shares(trial: TrialConfig) -> Iterator[Shares]:
+def _all_shares(trial: TrialConfig) -> Iterator[dict[str, Share]]:
     yield trial.mae.mixture.shares
     yield trial.align.mixture.shares
-    yield from trial.average.between
+    for index in range(len(trial.average.endpoints)):
+        yield trial.endpoint(index).mixture.shares

@@ -152,7 +152,7 @@ def describe(stage: Stage) -> str:
         shares = stage.settings[stage.kind]["mixture"]["shares"]
         return " + ".join(f"{share} {source}" for source, share in shares.items())
     if stage.kind == "average":
-        return f"coefficient {stage.settings['coefficient']:g}"
+        return ", ".join(str(value) for value in stage.settings.values())
     if stage.kind in ("features", "finetune", "evaluate"):
         split = stage.settings.get("split", "train")
         return f"{stage.settings['dataset']} {split}"

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from trainables.config import AsTuple, Execution, Positive, TrialConfig
+from trainables.config import Execution, TrialConfig
 from trainables.data.demo_world.settings import WorldSettings
 from trainables.settings import (
     Settings,
@@ -19,6 +19,7 @@ from trainables.settings import (
     parse_yaml_value,
     with_overrides,
 )
+from trainables.training_settings import AsTuple, Positive
 
 STORAGE_VARIABLE = "SWEEPS_HOME"
 
@@ -62,7 +63,7 @@ class SearchSettings(Settings):
 
 
 class ExecutionSettings(Settings):
-    """How each kind of stage runs; `tasks` are features, probes, averages."""
+    """How each kind of stage runs: `finetune` is all downstream training, `tasks` what is left."""
 
     mae: Execution
     align: Execution

@@ -5,72 +5,40 @@ Settings have no hidden defaults: the sweep file shows the whole experiment.
 
 from __future__ import annotations
 
-from decimal import Decimal
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from trainables.settings import Settings
-
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[int, Field(ge=1)]
-NonNegative = Annotated[int, Field(ge=0)]
-# YAML has lists only; strict pydantic wants the tuple itself.
-AsTuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
-Range = Annotated[tuple[float, float], AsTuple]
-
-
-class ModelSettings(Settings):
-    """A video ViT on tubelets of 2 x patch_size x patch_size (frames, pixels, pixels)."""
-
-    size: Literal["tiny", "small", "base", "large"]
-    patch_size: Positive
-    tubelet: Literal["linear", "difference"]
-    positions: Literal["sincos_1d", "sincos_3d"]  # over all tokens (VideoMAE), or t, h, w apart
-    drop_path: Fraction
+from trainables.settings import Settings, check_setting, parse, with_overrides
+from trainables.training_settings import (
+    AsTuple,
+    AugmentSettings,
+    ClipSettings,
+    Fraction,
+    MixtureSettings,
+    MixupSettings,
+    ModelSettings,
+    NonNegative,
+    OptimizerSettings,
+    Positive,
+)
 
 
-class ClipSettings(Settings):
-    """What the model sees of a video: `frames` over `seconds`, `resolution` pixels square."""
+class StartSettings(Settings):
+    """What training starts from: random weights, or public ones instead of stage 1."""
 
-    frames: Positive
-    seconds: Annotated[float, Field(gt=0)]
-    resolution: Positive
-    normalize: Literal["imagenet", "per_clip"]
+    weights: Literal["random", "huggingface", "timm"]
+    # A VideoMAE folder (huggingface) or a safetensors file of an image ViT (timm); null if random.
+    path: str | None
 
-
-class AugmentSettings(Settings):
-    """Drawn once a clip and applied to all its frames."""
-
-    crop_scale: Range
-    crop_ratio: Range
-    flip: bool
-    jitter: Fraction
-
-
-class OptimizerSettings(Settings):
-    """AdamW, linear warm-up from lr_start to lr_peak, cosine to lr_end."""
-
-    batch_size: Positive  # global: all workers and accumulation steps together
-    lr_peak: Annotated[float, Field(gt=0)]
-    lr_start: Annotated[float, Field(ge=0)]
-    lr_end: Annotated[float, Field(ge=0)]
-    warmup_fraction: Fraction
-    betas: Range
-    weight_decay: Annotated[float, Field(ge=0)]
-    layer_decay: Annotated[float, Field(gt=0, le=1)]
-    clip_norm: Annotated[float, Field(gt=0)] | None
-    precision: Literal["fp32", "bf16", "fp16"]
-
-
-class MixtureSettings(Settings):
-    """Sources and their shares: exact decimals of at most 4 places that sum to 1."""
-
-    shares: dict[str, Decimal | float | int | str]
-    granularity: Literal["clip", "batch"]
-    match_repetition: bool
-    max_repetition: Annotated[float, Field(gt=0)] | None  # clips drawn / clips that exist
-    max_unreadable: Fraction  # share of a source's clips, past which the stage stops
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.weights == "random") != (self.path is None):
+            raise ValueError(
+                f"start.weights is {self.weights!r} with path {self.path!r}; random weights take "
+                "path: null, all others need a path"
+            )
+        return self
 
 
 class DecoderSettings(Settings):
@@ -83,13 +51,25 @@ class MaeSettings(Settings):
     """Stage 1. `epochs: 0` skips it."""
 
     epochs: NonNegative
-    clips_per_epoch: Positive | Literal["sum_of_sources"]
+    clips_per_epoch: Positive | Literal["sum_of_sources"]  # views that are trained on
+    views_per_clip: Positive  # of each clip that is decoded, each with a crop and mask of its own
     mixture: MixtureSettings
+    masking: Literal["random", "tube"]  # tube: the same places at all times
     mask_ratio: Annotated[float, Field(gt=0, lt=1)]
-    target: Literal["pixels", "patch_normalized"]
+    # Normalised per tubelet: each channel apart (PPMA), or all values together (VideoMAE's joint).
+    target: Literal["pixels", "normalized_per_channel", "normalized_jointly"]
+    final_norm: Literal["fresh", "kept"]  # the encoder's last norm in the weights that come out
     decoder: DecoderSettings
     augment: AugmentSettings
     optimizer: OptimizerSettings
+
+
+class KeepSettings(Settings):
+    """What alignment keeps beside its last weights, for averages over time."""
+
+    last: NonNegative  # the weights after each of so many last epochs (last_k)
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None  # per step (ema)
+    posthoc_ema: bool  # two power-function averages, as they stand after each epoch (posthoc_ema)
 
 
 class AlignSettings(Settings):
@@ -97,44 +77,79 @@ class AlignSettings(Settings):
 
     epochs: NonNegative
     clips_per_epoch: Positive | Literal["sum_of_sources"]
+    views_per_clip: Positive
     mixture: MixtureSettings
     head: Literal["union", "per_source", "by_index"]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     heldout_clips: NonNegative  # per source, from its selection split, scored each epoch
+    keep: KeepSettings
     augment: AugmentSettings
+    mixup: MixupSettings | None
     optimizer: OptimizerSettings
 
 
 class AverageSettings(Settings):
-    """`interpolate`: (1 - coefficient) W0 + coefficient W1, W0 and W1 aligned on `between`."""
+    """How several sets of weights become one; the method says which of the rest it reads.
 
-    method: Literal["none", "interpolate"]
-    coefficient: Fraction
-    between: Annotated[
-        tuple[dict[str, Decimal | float | int | str], dict[str, Decimal | float | int | str]],
-        AsTuple,
+    An endpoint is the trial's alignment with some of its settings set otherwise.
+
+    none; uniform: mean of the endpoints; interpolate: (1 - c) W0 + c W1 of two endpoints;
+    wise_ft: the same from stage 1's weights to the aligned ones; model_stock, greedy_soup: of the
+    endpoints; learned: softmax coefficients per downstream dataset, trained with its augmented
+    probe (PPMA's adaptive average); last_k, ema, posthoc_ema: over the time of one alignment,
+    from what `align.keep` kept.
+    """
+
+    method: Literal[
+        "none",
+        "uniform",
+        "interpolate",
+        "wise_ft",
+        "model_stock",
+        "greedy_soup",
+        "learned",
+        "last_k",
+        "ema",
+        "posthoc_ema",
     ]
+    endpoints: Annotated[tuple[dict[str, Any], ...], AsTuple]  # dotted settings of align -> value
+    coefficient: Fraction  # interpolate, wise_ft
+    scored_together: Annotated[tuple[Fraction, ...], AsTuple]  # coefficients, in one pass
+    learned: Literal["global", "per_tensor"]
+    last: Positive  # last_k
+    ema_length: Annotated[float, Field(gt=0, lt=0.29)]  # posthoc_ema: width / run (sigma_rel)
 
 
 class ProbeSettings(Settings):
     """Multinomial logistic regression on frozen features; l2 is chosen on the selection split."""
 
     l2_grid: Annotated[tuple[float, ...], AsTuple, Field(min_length=1)]
+    neighbours: Positive  # of the k-NN accuracy that comes with it
     max_unreadable: Fraction
 
 
 class FinetuneSettings(Settings):
+    """Training on a downstream dataset: of all weights, or, as augmented probe, of the head."""
+
     epochs: Positive
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     max_unreadable: Fraction
     augment: AugmentSettings
+    mixup: MixupSettings | None
     optimizer: OptimizerSettings
+
+
+class TestSettings(Settings):
+    """Views of a clip that is scored, their logits averaged: `clips` in time x `crops` in space."""
+
+    clips: Positive
+    crops: Literal[1, 3]
 
 
 class ScoreSettings(Settings):
     """The score of a trial: top-1 on the selection split by `use`, `combine`d over `downstream`."""
 
-    use: Literal["probe", "finetune"]
+    use: Literal["probe", "augmented_probe", "finetune"]
     combine: Literal["mean", "min"]
 
 
@@ -144,31 +159,98 @@ class TrialConfig(Settings):
     seed: NonNegative
     model: ModelSettings
     clip: ClipSettings
+    start: StartSettings
     mae: MaeSettings
     align: AlignSettings
     average: AverageSettings
     probe: ProbeSettings
+    augmented_probe: FinetuneSettings | None
     finetune: FinetuneSettings | None
+    test: TestSettings
     downstream: Annotated[tuple[str, ...], AsTuple, Field(min_length=1)]
     score: ScoreSettings
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.clip.resolution % self.model.patch_size:
+        vit = self.model.vit
+        if vit is None and self.mae.epochs:
             raise ValueError(
-                f"clip.resolution {self.clip.resolution} is not a multiple of model.patch_size "
-                f"{self.model.patch_size}; choose one that is"
+                f"model {self.model.name!r} cannot be a masked autoencoder; "
+                "set mae.epochs: 0 or choose a ViT"
             )
-        if self.clip.frames % 2:
+        if vit is not None and self.clip.resolution % vit.patch_size:
+            raise ValueError(
+                f"clip.resolution {self.clip.resolution} is not a multiple of "
+                f"model.vit.patch_size {vit.patch_size}; choose one that is"
+            )
+        if vit is not None and self.clip.frames % 2:
             raise ValueError(
                 f"clip.frames {self.clip.frames} is odd; tubelets are 2 frames deep, "
                 "choose an even number"
             )
-        if self.score.use == "finetune" and self.finetune is None:
-            raise ValueError("score.use is 'finetune' but finetune is null; give its settings")
+        if vit is not None and (vit.positions == "imported") != (self.start.weights == "timm"):
+            raise ValueError(
+                "model.vit.positions 'imported' goes with start.weights 'timm' and only with it, "
+                f"for those weights bring learned positions; found {vit.positions!r} with "
+                f"{self.start.weights!r}"
+            )
+        if self.score.use != "probe" and getattr(self, self.score.use) is None:
+            raise ValueError(
+                f"score.use is {self.score.use!r} but {self.score.use} is null; give its settings"
+            )
         if len(set(self.downstream)) != len(self.downstream):
             raise ValueError(f"downstream {list(self.downstream)} names a dataset twice")
+        self._check_average()
         return self
+
+    def _check_average(self) -> None:
+        average, keep = self.average, self.align.keep
+        wanted = {
+            "interpolate": (2, 2),
+            "uniform": (2, None),
+            "model_stock": (2, None),
+            "greedy_soup": (1, None),
+            "learned": (2, None),
+        }
+        low, high = wanted.get(average.method, (0, None))
+        if len(average.endpoints) < low or (high and len(average.endpoints) > high):
+            number = f"exactly {low}" if high else f"at least {low}"
+            raise ValueError(
+                f"average.method {average.method!r} needs {number} endpoints, "
+                f"{len(average.endpoints)} given"
+            )
+        for index in range(len(average.endpoints)):
+            self.endpoint(index)
+        if average.method == "learned" and self.augmented_probe is None:
+            raise ValueError(
+                "average.method 'learned' trains with the augmented probe, but augmented_probe "
+                "is null; give its settings"
+            )
+        if average.method == "last_k" and average.last > keep.last:
+            raise ValueError(
+                f"average.last {average.last} is more than the {keep.last} epochs that "
+                "align.keep.last keeps; raise the one or lower the other"
+            )
+        if average.method == "last_k" and average.last > self.align.epochs:
+            raise ValueError(
+                f"average.last {average.last} is more than align.epochs {self.align.epochs}"
+            )
+        if average.method == "ema" and keep.ema_decay is None:
+            raise ValueError("average.method 'ema' needs align.keep.ema_decay, which is null")
+        if average.method == "posthoc_ema" and not keep.posthoc_ema:
+            raise ValueError("average.method 'posthoc_ema' needs align.keep.posthoc_ema: true")
+
+    def endpoint(self, index: int) -> AlignSettings:
+        """The settings of alignment of one endpoint of the average."""
+        overrides, where = self.average.endpoints[index], f"average.endpoints[{index}]"
+        for key in overrides:
+            try:
+                check_setting(AlignSettings, key)
+            except ValueError as error:
+                raise ValueError(f"{where}: {error}") from None
+        return parse(
+            AlignSettings, with_overrides(self.align.model_dump(mode="json"), overrides), where
+        )
 
 
 class Execution(Settings):

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from trainables.config import OptimizerSettings
+from trainables.training_settings import OptimizerSettings
 
 
 def learning_rate(step: int, steps: int, settings: OptimizerSettings) -> float:
@@ -44,7 +44,7 @@ def adamw(model: nn.Module, depth: int, settings: OptimizerSettings) -> torch.op
             for (layer, decays), parameters in sorted(groups.items(), key=lambda item: item[0])
         ],
         lr=settings.lr_peak,
-        betas=settings.betas,
+        betas=settings.betas or (0.9, 0.999),
         fused=True,
     )
 

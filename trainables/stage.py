@@ -4,24 +4,37 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any
 
 # Raise a kind's version when its code changes the result; artifacts of the old code are then
 # no longer found, rather than mistaken for those of the new.
 CODE_VERSIONS = {
     "init": 1,
+    "import": 1,
     "mae": 1,
     "align": 1,
     "average": 1,
+    "learned_average": 1,
+    "greedy_soup": 1,
     "features": 1,
     "probe": 1,
+    "augmented_probe": 1,
     "finetune": 1,
     "evaluate": 1,
 }
-TRAINED = frozenset({"mae", "align", "finetune"})  # these run as Ray Train runs, the rest as tasks
+# Kinds that train -> the entry of the sweep's `execution` that says how they run.
+TRAINED = {
+    "mae": "mae",
+    "align": "align",
+    "learned_average": "finetune",
+    "augmented_probe": "finetune",
+    "finetune": "finetune",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +45,7 @@ class Stage:
     settings: dict[str, Any]  # JSON values
     data: dict[str, str] = field(default_factory=dict)  # dataset name -> content hash
     inputs: dict[str, Stage] = field(default_factory=dict)  # role -> the stage that gives it
+    where: dict[str, str] = field(default_factory=dict)  # paths of files; no part of the identity
 
     @cached_property
     def identity(self) -> str:
@@ -55,7 +69,35 @@ class Stage:
         yield self
 
 
+def executed_as(kind: str) -> str:
+    """The entry of `execution` that says how a stage of this kind runs."""
+    return TRAINED.get(kind, "tasks")
+
+
 def canonical_hash(value: Any) -> str:
     """16 hex digits of SHA-256 over `value` as JSON with sorted keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, or of a folder's weights and configuration, as hex digits.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    files = [path]
+    if path.is_dir():
+        kinds = (".safetensors", ".bin", ".json")
+        files = sorted(file for file in path.iterdir() if file.suffix in kinds)
+    try:
+        hashes = [_file_hash(file, os.stat(file).st_mtime_ns) for file in files]
+    except OSError as error:
+        raise ValueError(f"start.path {path}: {error.strerror}; give a file or folder") from None
+    return hashes[0] if files == [path] else canonical_hash(hashes)
+
+
+@lru_cache
+def _file_hash(path: Path, _modified: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,19 +6,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from trainables.config import (
-    AlignSettings,
-    AugmentSettings,
-    ClipSettings,
-    FinetuneSettings,
-    MaeSettings,
-)
+from trainables.config import AlignSettings, FinetuneSettings, MaeSettings
 from trainables.data.catalog import Dataset
 from trainables.data.loader import Batch, check_unreadable, training_batches
 from trainables.data.mixture import Mixture
 from trainables.process_group import rank, world_size
 from trainables.settings import parse
 from trainables.stage_run import StageRun
+from trainables.training_settings import AugmentSettings, ClipSettings
 
 Mixed = TypeVar("Mixed", MaeSettings, AlignSettings)
 

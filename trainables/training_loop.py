@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trainables.checkpoint import load_checkpoint, save_checkpoint
-from trainables.config import OptimizerSettings
 from trainables.data.loader import Batch
 from trainables.optimization import adamw, learning_rate, set_learning_rate
 from trainables.process_group import from_first, gathered, rank, summed, world_size
 from trainables.stage_run import NonFiniteLoss, StageRun, StageStopped
 from trainables.training_data import TrainingData
+from trainables.training_settings import OptimizerSettings
 
 AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 STEP_STREAM = 2  # second word of a step's seed: apart from masks and augmentation

@@ -44,9 +44,9 @@ def test_a_real_source_that_only_a_point_or_the_space_names_is_refused_too(tmp_p
     }
     with pytest.raises(ValueError, match=r"space\.yaml.*'kinetics' is declared"):
         check(tmp_path, real("kinetics"), space)
-    between = [{"scenes": 1}, {"kinetics": 1}]
+    endpoints = [{"mixture.shares": {"scenes": 1}}, {"mixture.shares": {"kinetics": 1}}]
     with pytest.raises(ValueError, match="'kinetics' is declared"):
-        check(tmp_path, real("kinetics"), trial__average__between=between)
+        check(tmp_path, real("kinetics"), trial__average__endpoints=endpoints)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def test_every_mistake_is_listed_at_once() -> None:
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        ({"clip__resolution": 33}, "multiple of model.patch_size 16"),
+        ({"clip__resolution": 33}, "multiple of model.vit.patch_size 16"),
         ({"clip__frames": 5}, "even"),
         ({"score__use": "finetune"}, "finetune is null"),
         ({"downstream": ["low", "low"]}, "twice"),

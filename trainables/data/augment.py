@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import torch
 
-from trainables.config import AugmentSettings
+from trainables.training_settings import AugmentSettings
 
 TRAINING_MARGIN = 256 / 224  # short side that is read / side that is trained on (PPMA, as I3D)
 CROP_ATTEMPTS = 10

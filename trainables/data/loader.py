@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from trainables.config import AugmentSettings, ClipSettings
 from trainables.data.augment import TRAINING_MARGIN
 from trainables.data.catalog import Clip, Dataset
 from trainables.data.clips import ClipReader
 from trainables.data.mixture import Mixture
 from trainables.data.views import EvaluationViews, TrainingViews, View, check_unreadable
+from trainables.training_settings import AugmentSettings, ClipSettings
 
 KEPT_BYTES = 512 * 2**20  # of decoded short clips, per rank
 

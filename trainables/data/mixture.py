@@ -16,9 +16,9 @@ from typing import Literal
 
 import numpy as np
 
-PLACES = 10_000  # shares are whole numbers of this
+from trainables.training_settings import Share
 
-Share = Decimal | float | int | str
+PLACES = 10_000  # shares are whole numbers of this
 
 
 def parse_shares(shares: Mapping[str, Share]) -> dict[str, Decimal]:
@@ -45,6 +45,22 @@ def parse_shares(shares: Mapping[str, Share]) -> dict[str, Decimal]:
         shown = ", ".join(f"{name}: {value}" for name, value in parsed.items())
         raise ValueError(f"shares sum to {total} ({shown or 'none given'}); they must sum to 1")
     return parsed
+
+
+def exact_shares(shares: Mapping[str, Share], sizes: Mapping[str, int]) -> dict[str, Decimal]:
+    """`shares` as `parse_shares` gives them; "proportional" ones follow from the `sizes`.
+
+    Raises:
+        ValueError: see `parse_shares`; shares of which only some are proportional.
+    """
+    proportional = [name for name, share in shares.items() if share == "proportional"]
+    if not proportional:
+        return parse_shares(shares)
+    if len(proportional) < len(shares):
+        raise ValueError(
+            f"shares {dict(shares)}: either all are 'proportional' or none; correct the others"
+        )
+    return round_shares({name: sizes[name] for name in shares})
 
 
 def largest_remainder(shares: Mapping[str, Share], total: int) -> dict[str, int]:

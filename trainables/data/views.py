@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.config import AugmentSettings, ClipSettings
 from trainables.data.augment import augment, center, to_video
 from trainables.data.catalog import Clip, Dataset
 from trainables.data.clips import ClipReader, ClipUnreadable
 from trainables.data.mixture import Draw, Mixture
+from trainables.training_settings import AugmentSettings, ClipSettings
 
 SHOWN = 10  # paths in a message
 

@@ -25,7 +25,7 @@ class MaskedAutoencoder(nn.Module):
         self,
         trunk: VideoViT,
         decoder: DecoderSettings,
-        target: Literal["pixels", "patch_normalized"],
+        target: Literal["pixels", "normalized_per_channel", "normalized_jointly"],
     ) -> None:
         super().__init__()
         self.trunk = trunk
@@ -59,7 +59,7 @@ class MaskedAutoencoder(nn.Module):
             tokens = block(tokens)
         drawn = self.decoder_head(self.decoder_norm(tokens[:, visible.shape[1] :]))
 
-        if self.target == "patch_normalized":
+        if self.target == "normalized_per_channel":
             tubelets = normalized_per_channel(tubelets)
         wanted = take(tubelets.flatten(2), masked)
         return (drawn.float() - wanted.float()).square().mean(dim=(1, 2))

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from trainables.config import ClipSettings, ModelSettings
 from trainables.models.timm_blocks import transformer_block
+from trainables.training_settings import ClipSettings, ModelSettings
 
 TUBELET_FRAMES = 2
 
@@ -22,10 +22,10 @@ class Size(NamedTuple):
 
 
 SIZES = {
-    "tiny": Size(96, 4, 4, 3.0),
-    "small": Size(384, 12, 6, 4.0),
-    "base": Size(768, 12, 12, 4.0),
-    "large": Size(1024, 24, 16, 4.0),
+    "vit_tiny": Size(96, 4, 4, 3.0),
+    "vit_small": Size(384, 12, 6, 4.0),
+    "vit_base": Size(768, 12, 12, 4.0),
+    "vit_large": Size(1024, 24, 16, 4.0),
 }
 
 
@@ -36,21 +36,22 @@ class VideoViT(nn.Module):
 
     def __init__(self, model: ModelSettings, clip: ClipSettings) -> None:
         super().__init__()
-        size = SIZES[model.size]
+        assert model.vit is not None, f"{model.name} is no ViT"
+        vit, size = model.vit, SIZES[model.name]
         self.width, self.depth = size.width, size.depth
-        self.patch_size = model.patch_size
-        self.takes_difference = model.tubelet == "difference"
-        side = clip.resolution // model.patch_size
+        self.patch_size = vit.patch_size
+        self.takes_difference = vit.tubelet == "difference"
+        side = clip.resolution // vit.patch_size
         self.grid = (clip.frames // TUBELET_FRAMES, side, side)
         self.tokens = math.prod(self.grid)
-        self.position_kind = model.positions
-        self.tubelet_values = 3 * TUBELET_FRAMES * model.patch_size**2
+        self.position_kind = vit.positions
+        self.tubelet_values = 3 * TUBELET_FRAMES * vit.patch_size**2
 
         self.patch_embed = nn.Linear(self.tubelet_values, size.width)
         self.register_buffer("positions", self.fixed_positions(size.width), False)
         last = size.depth - 1  # the block with the full drop path; the first has none
         self.blocks = nn.ModuleList(
-            transformer_block(size.width, size.heads, size.mlp_ratio, model.drop_path * i / last)
+            transformer_block(size.width, size.heads, size.mlp_ratio, vit.drop_path * i / last)
             for i in range(size.depth)
         )
         self.norm = nn.LayerNorm(size.width, eps=1e-6)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from trainables.config import AlignSettings, ClipSettings, ModelSettings
+from trainables.config import AlignSettings
 from trainables.data.catalog import Clip, Dataset
 from trainables.models.heads import Classifier, label_space
 from trainables.settings import parse
@@ -14,6 +14,7 @@ from trainables.stages.classification import Classification, accuracy
 from trainables.stages.weights import trunk_from, writer
 from trainables.training_data import mixed_data, mixed_settings
 from trainables.training_loop import train
+from trainables.training_settings import ClipSettings, ModelSettings
 
 
 def run_align(run: StageRun) -> Outcome:

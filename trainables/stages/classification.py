@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from trainables.config import ClipSettings
 from trainables.data.catalog import Clip, Dataset
 from trainables.data.loader import Batch, eval_batches
 from trainables.models.heads import Classifier, smoothed_cross_entropy
 from trainables.process_group import rank, summed, world_size
 from trainables.stage_run import StageRun
+from trainables.training_settings import ClipSettings
 
 EVALUATION_BATCH = 64
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 
 from trainables.bootstrap import bootstrap_interval
-from trainables.config import ClipSettings, ModelSettings
 from trainables.data.loader import eval_batches
 from trainables.models.heads import Classifier, label_space
 from trainables.models.video_vit import VideoViT
@@ -14,6 +13,7 @@ from trainables.stage_run import Outcome, StageRun
 from trainables.stages.classification import EVALUATION_BATCH, classified
 from trainables.stages.features import group_ids
 from trainables.stages.weights import load_weights
+from trainables.training_settings import ClipSettings, ModelSettings
 
 
 def run_evaluate(run: StageRun) -> Outcome:

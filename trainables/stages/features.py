@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from trainables.config import ClipSettings, ModelSettings
 from trainables.data.catalog import Clip
 from trainables.data.loader import eval_batches
 from trainables.settings import parse
 from trainables.stage_run import Outcome, StageRun
 from trainables.stages.classification import EVALUATION_BATCH
 from trainables.stages.weights import trunk_from, writer
+from trainables.training_settings import ClipSettings, ModelSettings
 
 
 def run_features(run: StageRun) -> Outcome:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from trainables.config import ClipSettings, FinetuneSettings, ModelSettings
+from trainables.config import FinetuneSettings
 from trainables.models.heads import Classifier, label_space
 from trainables.settings import parse
 from trainables.stage_run import Outcome, StageRun
@@ -12,6 +12,7 @@ from trainables.stages.classification import Classification
 from trainables.stages.weights import trunk_from, writer
 from trainables.training_data import downstream_data
 from trainables.training_loop import train
+from trainables.training_settings import ClipSettings, ModelSettings
 
 
 def run_finetune(run: StageRun) -> Outcome:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from trainables.config import ClipSettings, ModelSettings
 from trainables.models.video_vit import VideoViT
 from trainables.settings import parse
 from trainables.stage_run import Outcome, StageRun
 from trainables.stages.weights import writer
+from trainables.training_settings import ClipSettings, ModelSettings
 
 
 def run_init(run: StageRun) -> Outcome:

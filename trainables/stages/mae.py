@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from trainables.config import ClipSettings, MaeSettings, ModelSettings
+from trainables.config import MaeSettings
 from trainables.data.loader import Batch
 from trainables.models.mae import MaskedAutoencoder, draw_masks
 from trainables.settings import parse
@@ -13,6 +13,7 @@ from trainables.stage_run import Outcome, StageRun
 from trainables.stages.weights import trunk_from, writer
 from trainables.training_data import mixed_data, mixed_settings
 from trainables.training_loop import train
+from trainables.training_settings import ClipSettings, ModelSettings
 
 
 class Reconstruction(nn.Module):

@@ -30,6 +30,7 @@ KINDS: dict[str, Callable[[StageRun], Outcome]] = {
     "average": run_average,
     "features": run_features,
     "probe": run_probe,
+    "augmented_probe": run_finetune,
     "finetune": run_finetune,
     "evaluate": run_evaluate,
 }

@@ -8,8 +8,8 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from trainables.config import ClipSettings, ModelSettings
 from trainables.models.video_vit import VideoViT
+from trainables.training_settings import ClipSettings, ModelSettings
 
 
 def trunk_from(path: Path, model: ModelSettings, clip: ClipSettings) -> VideoViT:

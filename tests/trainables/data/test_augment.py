@@ -4,12 +4,19 @@ import numpy as np
 import pytest
 import torch
 
-from trainables.config import AugmentSettings
 from trainables.data.augment import augment, center, to_video
+from trainables.training_settings import AugmentSettings
 
 
 def settings(**changes: object) -> AugmentSettings:
-    plain: dict = {"crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "flip": False, "jitter": 0.0}
+    plain: dict = {
+        "crop_scale": (1.0, 1.0),
+        "crop_ratio": (1.0, 1.0),
+        "flip": False,
+        "jitter": 0.0,
+        "rand_augment": None,
+        "erasing": 0.0,
+    }
     return AugmentSettings(**{**plain, **changes})
 
 

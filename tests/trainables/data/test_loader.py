@@ -7,13 +7,20 @@ import pytest
 import torch
 
 from tests.trainables.data.videos import write_video
-from trainables.config import AugmentSettings, ClipSettings
 from trainables.data.catalog import Clip, Dataset
 from trainables.data.loader import Batch, check_unreadable, eval_batches, training_batches
 from trainables.data.mixture import Mixture
+from trainables.training_settings import AugmentSettings, ClipSettings
 
 SETTINGS = ClipSettings(frames=4, seconds=0.6, resolution=16, normalize="per_clip")
-AUGMENT = AugmentSettings(crop_scale=(0.3, 1.0), crop_ratio=(0.75, 1.33), flip=True, jitter=0.4)
+AUGMENT = AugmentSettings(
+    crop_scale=(0.3, 1.0),
+    crop_ratio=(0.75, 1.33),
+    flip=True,
+    jitter=0.4,
+    rand_augment=None,
+    erasing=0.0,
+)
 
 
 def dataset(root: Path, name: str, count: int, seed: int) -> Dataset:

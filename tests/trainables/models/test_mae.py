@@ -9,13 +9,13 @@ from trainables.models.video_vit import VideoViT, to_tubelets
 
 
 def autoencoder(target: str, tubelet: str) -> MaskedAutoencoder:
-    trial = toy_trial(mae__target=target, model__tubelet=tubelet)
+    trial = toy_trial(mae__target=target, model__vit__tubelet=tubelet)
     torch.manual_seed(0)
     trunk = VideoViT(trial.model, trial.clip)
     return MaskedAutoencoder(trunk, trial.mae.decoder, trial.mae.target)
 
 
-@pytest.mark.parametrize("target", ["pixels", "patch_normalized"])
+@pytest.mark.parametrize("target", ["pixels", "normalized_per_channel"])
 def test_the_loss_is_the_squared_error_on_masked_tubelets_alone(target: str) -> None:
     model = autoencoder(target, "linear")
     video = torch.randn(2, 3, 4, 32, 32)
@@ -37,7 +37,7 @@ def test_the_loss_is_the_squared_error_on_masked_tubelets_alone(target: str) -> 
         errors = []
         for token in masked[clip].tolist():
             wanted = tubelets[token].flatten(1)  # a row for each channel
-            if target == "patch_normalized":
+            if target == "normalized_per_channel":
                 mean, std = wanted.mean(1, keepdim=True), wanted.std(1, keepdim=True)
                 wanted = (wanted - mean) / (std + 1e-6)
             errors.append((drawn[token] - wanted.flatten()).square())

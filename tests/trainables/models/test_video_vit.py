@@ -19,9 +19,11 @@ from trainables.models.video_vit import (
 TRIAL = toy_trial()  # 4 frames of 32 x 32 in tubelets of 2 x 16 x 16: 8 tokens
 
 
-def vit(**changes: object) -> VideoViT:
+def vit(name: str = "vit_tiny", **changes: object) -> VideoViT:
     torch.manual_seed(0)
-    return VideoViT(TRIAL.model.model_copy(update=changes), TRIAL.clip)
+    changed = TRIAL.model.vit.model_copy(update=changes)
+    model = TRIAL.model.model_copy(update={"name": name, "vit": changed})
+    return VideoViT(model, TRIAL.clip)
 
 
 def test_linear_tubelets_are_the_patches_of_a_3d_convolution() -> None:
@@ -85,7 +87,7 @@ def test_drop_path_grows_linearly_over_the_blocks() -> None:
 @pytest.mark.parametrize("name", SIZES)
 def test_each_size_has_its_blocks_with_biases_on_queries_keys_and_values(name: str) -> None:
     with torch.device("meta"):
-        model = vit(size=name)
+        model = vit(name=name)
     size = SIZES[name]
     assert len(model.blocks) == size.depth
     assert all(b.attn.qkv.bias.shape == (3 * size.width,) for b in model.blocks)

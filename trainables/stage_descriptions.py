@@ -1,0 +1,199 @@
+"""What each stage of a trial is, as its identity sees it: settings, data, inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from trainables.config import AlignSettings, FinetuneSettings, MaeSettings, TrialConfig
+from trainables.data.catalog import Dataset
+from trainables.data.mixture import exact_shares
+from trainables.stage import Stage, file_hash
+from trainables.training_settings import Share
+
+
+def start(trial: TrialConfig) -> Stage:
+    """Random weights, or public ones: known by what their file holds, not by where it lies."""
+    if trial.start.path is None:
+        return Stage(kind="init", settings={"seed": trial.seed, **_model(trial)})
+    path = Path(trial.start.path)
+    return Stage(
+        kind="import",
+        settings={"format": trial.start.weights, "seed": trial.seed, **_model(trial)},
+        data={"weights": file_hash(path)},
+        where={"weights": str(path.resolve())},
+    )
+
+
+def mae(trial: TrialConfig, data: Mapping[str, Dataset], start: Stage) -> Stage:
+    return _pretraining("mae", trial, trial.mae, data, start, [])
+
+
+def align(
+    trial: TrialConfig, settings: AlignSettings, data: Mapping[str, Dataset], start: Stage
+) -> Stage:
+    """`settings` are the trial's own, or those of an endpoint of its average."""
+    others = [trial.endpoint(index) for index in range(len(trial.average.endpoints))]
+    named = [other.mixture.shares for other in (trial.align, *others)]
+    return _pretraining("align", trial, settings, data, start, named)
+
+
+def _pretraining(
+    kind: str,
+    trial: TrialConfig,
+    settings: MaeSettings | AlignSettings,
+    data: Mapping[str, Dataset],
+    start: Stage,
+    named: list[dict[str, Share]],
+) -> Stage:
+    """`named`: all the shares of the trial, whose sources `match_repetition` has to know."""
+    sizes = {name: len(dataset.split("train")) for name, dataset in data.items()}
+    exact = exact_shares(settings.mixture.shares, sizes)
+    if settings.mixture.match_repetition:  # then the clips kept depend on every source's size
+        names = [*exact, *(name for shares in named for name in shares)]
+        exact = {name: exact.get(name, Decimal(0)) for name in names}
+    else:
+        exact = {name: share for name, share in exact.items() if share}
+    described = _json(settings)
+    mixture = described["mixture"]
+    mixture["shares"] = {name: f"{share.normalize():f}" for name, share in exact.items()}
+    mixture["resample"] = {
+        name: size for name, size in mixture["resample"].items() if exact.get(name)
+    }
+    del mixture["max_repetition"]  # a limit on what may be asked, not on how it runs
+    if settings.clips_per_epoch == "sum_of_sources":
+        described["clips_per_epoch"] = sum(sizes[name] for name, share in exact.items() if share)
+    return Stage(
+        kind=kind,
+        settings={"seed": trial.seed, **_model(trial), kind: described},
+        data={source: data[source].content_hash for source in exact},
+        inputs={"start": start},
+    )
+
+
+def average(trial: TrialConfig, method: str, inputs: dict[str, Stage]) -> Stage:
+    """`method`: uniform, interpolate, model_stock, last_k, ema or posthoc_ema."""
+    settings = trial.average
+    read: dict[str, dict[str, Any]] = {
+        "interpolate": {"coefficient": settings.coefficient},
+        "last_k": {"last": settings.last},
+        "posthoc_ema": {"ema_length": settings.ema_length},
+    }
+    return Stage(kind="average", settings={"method": method, **read.get(method, {})}, inputs=inputs)
+
+
+def greedy_soup(
+    trial: TrialConfig, data: Mapping[str, Dataset], endpoints: dict[str, Stage]
+) -> Stage:
+    """Its score is the mean probe accuracy over the trial's downstream selection splits."""
+    return Stage(
+        kind="greedy_soup",
+        settings={
+            "downstream": list(trial.downstream),
+            "probe": _json(trial.probe),
+            "test": _json(trial.test),
+            **_model(trial),
+        },
+        data={name: data[name].content_hash for name in trial.downstream},
+        inputs=endpoints,
+    )
+
+
+def learned_average(trial: TrialConfig, dataset: Dataset, endpoints: list[Stage]) -> Stage:
+    assert trial.augmented_probe is not None
+    return Stage(
+        kind="learned_average",
+        settings={
+            "dataset": dataset.name,
+            "learned": trial.average.learned,
+            "augmented_probe": _json(trial.augmented_probe),
+            "seed": trial.seed,
+            **_model(trial),
+        },
+        data={dataset.name: dataset.content_hash},
+        inputs={f"w{index}": endpoint for index, endpoint in enumerate(endpoints)},
+    )
+
+
+def features(trial: TrialConfig, dataset: Dataset, weights: Stage, split: str) -> Stage:
+    """Of one set of weights; of all coefficients together where the trial's is among them."""
+    together = trial.average.scored_together
+    settings = {
+        "dataset": dataset.name,
+        "split": split,
+        "views": {"clips": 1, "crops": 1} if split == "train" else _json(trial.test),
+        "max_unreadable": trial.probe.max_unreadable,
+        **_model(trial),
+    }
+    inputs = {"weights": weights}
+    if _shares_its_pass(trial, weights):
+        settings["coefficients"] = list(together)
+        inputs = weights.inputs
+    return Stage(
+        kind="features", settings=settings, data={dataset.name: dataset.content_hash}, inputs=inputs
+    )
+
+
+def _shares_its_pass(trial: TrialConfig, weights: Stage) -> bool:
+    return (
+        weights.kind == "average"
+        and weights.settings["method"] == "interpolate"
+        and weights.settings["coefficient"] in trial.average.scored_together
+    )
+
+
+def probe(trial: TrialConfig, dataset: Dataset, weights: Stage, split: str) -> Stage:
+    splits = ["train", "selection"] if split == "selection" else ["train", "selection", "report"]
+    settings = {
+        "l2_grid": list(trial.probe.l2_grid),
+        "neighbours": trial.probe.neighbours,
+        "split": split,
+        "classes": len(dataset.classes),
+    }
+    if _shares_its_pass(trial, weights):
+        settings["coefficient"] = weights.settings["coefficient"]
+    return Stage(
+        kind="probe",
+        settings=settings,
+        inputs={name: features(trial, dataset, weights, name) for name in splits},
+    )
+
+
+def trained_on_downstream(
+    kind: str,
+    trial: TrialConfig,
+    settings: FinetuneSettings,
+    dataset: Dataset,
+    weights: Stage,
+    split: str,
+) -> Stage:
+    """Training (`kind`: augmented_probe or finetune) and the evaluation that follows it."""
+    common: dict[str, Any] = {"dataset": dataset.name, **_model(trial)}
+    trained = Stage(
+        kind=kind,
+        settings={**common, "seed": trial.seed, kind: _json(settings)},
+        data={dataset.name: dataset.content_hash},
+        inputs={"weights": weights},
+    )
+    return Stage(
+        kind="evaluate",
+        settings={
+            **common,
+            "split": split,
+            "views": _json(trial.test),
+            "max_unreadable": settings.max_unreadable,
+        },
+        data={dataset.name: dataset.content_hash},
+        inputs={"model": trained},
+    )
+
+
+def _model(trial: TrialConfig) -> dict[str, Any]:
+    return {"model": _json(trial.model), "clip": _json(trial.clip)}
+
+
+def _json(settings: Any) -> dict[str, Any]:
+    described: dict[str, Any] = settings.model_dump(mode="json")
+    return described
