@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -62,11 +62,24 @@ class Classifier(nn.Module):
     def __init__(self, trunk: VideoViT, space: LabelSpace) -> None:
         super().__init__()
         self.trunk = trunk
+        self.trunk_frozen = False
         self.head = nn.Linear(trunk.width, space.outputs)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
         self.register_buffer("output_of", space.output_of, False)
         self.register_buffer("allowed", space.allowed, False)
+
+    def freeze_trunk(self) -> None:
+        """From now on only the head trains, on features that follow from the view alone."""
+        self.trunk.requires_grad_(False)
+        self.trunk_frozen = True
+
+    def train(self, mode: bool = True) -> Self:
+        """A frozen trunk stays in evaluation: no drop path, no new batch statistics."""
+        super().train(mode)
+        if self.trunk_frozen:
+            self.trunk.eval()
+        return self
 
     def forward(self, video: Tensor, source: Tensor) -> Tensor:
         """Logits [B, outputs], in float32, of `video` [B, 3, T, H, W] from sources [B]."""

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from trainables.config import AlignSettings
 from trainables.data.catalog import Clip, Dataset
 from trainables.models.heads import Classifier, label_space
-from trainables.settings import parse
 from trainables.stage_run import Outcome, StageRun
 from trainables.stages.classification import Classification, accuracy
-from trainables.stages.weights import trunk_from, writer
+from trainables.stages.training import starting_trunk, train_stage
 from trainables.training_data import mixed_data, mixed_settings
-from trainables.training_loop import train
-from trainables.training_settings import ClipSettings, ModelSettings
 
 
 def run_align(run: StageRun) -> Outcome:
     stage = run.stage.settings
-    clip = parse(ClipSettings, stage["clip"], "clip")
     settings = mixed_settings(AlignSettings, stage["align"], "align")
-    start = run.input_file("start", "weights")
-    trunk = trunk_from(start, parse(ModelSettings, stage["model"], "model"), clip)
+    trunk, clip = starting_trunk(run, "start")
     data = mixed_data(run, clip, settings, seed=stage["seed"])
     sources = {name: run.datasets[name] for name in data.mixture.sources}
     space = label_space({name: d.classes for name, d in sources.items()}, settings.head)
-    torch.manual_seed(stage["seed"])
     model = Classifier(trunk, space)
     heldout = {name: _heldout(d, settings.heldout_clips) for name, d in sources.items()}
 
@@ -45,21 +38,14 @@ def run_align(run: StageRun) -> Outcome:
             if clips
         }
 
-    progress = train(
-        Classification(model, settings.label_smoothing),
+    return train_stage(
         run,
+        Classification(model, settings.label_smoothing),
         data=data,
         optimizer=settings.optimizer,
         depth=trunk.depth,
-        seed=stage["seed"],
+        tensors={"weights": trunk.state_dict},
         evaluate=evaluate,
-    )
-    return Outcome(
-        write={"weights.safetensors": writer(trunk.state_dict())},
-        metrics=progress.point,
-        clips=data.mixture.total,
-        mixture=data.described(progress.replaced),
-        earlier_device_seconds=progress.device_seconds,
     )
 
 

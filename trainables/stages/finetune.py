@@ -1,42 +1,30 @@
-"""Fine-tuning: trunk and a new head, on a downstream dataset's training split."""
+"""Training on a downstream dataset: of all weights, or, as augmented probe, of the head."""
 
 from __future__ import annotations
-
-import torch
 
 from trainables.config import FinetuneSettings
 from trainables.models.heads import Classifier, label_space
 from trainables.settings import parse
 from trainables.stage_run import Outcome, StageRun
 from trainables.stages.classification import Classification
-from trainables.stages.weights import trunk_from, writer
+from trainables.stages.training import starting_trunk, train_stage
 from trainables.training_data import downstream_data
-from trainables.training_loop import train
-from trainables.training_settings import ClipSettings, ModelSettings
 
 
 def run_finetune(run: StageRun) -> Outcome:
-    stage = run.stage.settings
-    clip = parse(ClipSettings, stage["clip"], "clip")
-    settings = parse(FinetuneSettings, stage["finetune"], "finetune")
-    start = run.input_file("weights", "weights")
-    trunk = trunk_from(start, parse(ModelSettings, stage["model"], "model"), clip)
+    """Serves the kinds finetune and augmented_probe, whose trunk is frozen."""
+    stage, kind = run.stage.settings, run.stage.kind
+    settings = parse(FinetuneSettings, stage[kind], kind)
+    trunk, clip = starting_trunk(run, "weights")
     dataset = run.datasets[stage["dataset"]]
-    data = downstream_data(run, clip, settings, dataset, seed=stage["seed"])
-    torch.manual_seed(stage["seed"])
     model = Classifier(trunk, label_space({dataset.name: dataset.classes}, "union"))
-    progress = train(
-        Classification(model, settings.label_smoothing),
+    if kind == "augmented_probe":
+        model.freeze_trunk()
+    return train_stage(
         run,
-        data=data,
+        Classification(model, settings.label_smoothing),
+        data=downstream_data(run, clip, settings, dataset, seed=stage["seed"]),
         optimizer=settings.optimizer,
         depth=trunk.depth,
-        seed=stage["seed"],
-    )
-    return Outcome(
-        write={"model.safetensors": writer(model.state_dict())},
-        metrics=progress.point,
-        clips=data.mixture.total,
-        mixture=data.described(progress.replaced),
-        earlier_device_seconds=progress.device_seconds,
+        tensors={"model": model.state_dict},
     )

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from trainables.config import MaeSettings
 from trainables.data.loader import Batch
 from trainables.models.mae import MaskedAutoencoder, draw_masks
-from trainables.settings import parse
 from trainables.stage_run import Outcome, StageRun
-from trainables.stages.weights import trunk_from, writer
+from trainables.stages.training import starting_trunk, train_stage
 from trainables.training_data import mixed_data, mixed_settings
-from trainables.training_loop import train
-from trainables.training_settings import ClipSettings, ModelSettings
 
 
 class Reconstruction(nn.Module):
@@ -31,25 +27,14 @@ class Reconstruction(nn.Module):
 
 def run_mae(run: StageRun) -> Outcome:
     stage = run.stage.settings
-    clip = parse(ClipSettings, stage["clip"], "clip")
     settings = mixed_settings(MaeSettings, stage["mae"], "mae")
-    start = run.input_file("start", "weights")
-    trunk = trunk_from(start, parse(ModelSettings, stage["model"], "model"), clip)
-    data = mixed_data(run, clip, settings, seed=stage["seed"])
-    torch.manual_seed(stage["seed"])
+    trunk, clip = starting_trunk(run, "start")
     model = MaskedAutoencoder(trunk, settings.decoder, settings.target)
-    progress = train(
-        Reconstruction(model, settings.mask_ratio),
+    return train_stage(
         run,
-        data=data,
+        Reconstruction(model, settings.mask_ratio),
+        data=mixed_data(run, clip, settings, seed=stage["seed"]),
         optimizer=settings.optimizer,
         depth=trunk.depth,
-        seed=stage["seed"],
-    )
-    return Outcome(
-        write={"weights.safetensors": writer(trunk.state_dict())},
-        metrics=progress.point,
-        clips=data.mixture.total,
-        mixture=data.described(progress.replaced),
-        earlier_device_seconds=progress.device_seconds,
+        tensors={"weights": trunk.state_dict},
     )

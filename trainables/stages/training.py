@@ -1,0 +1,58 @@
+"""How every stage that trains begins and ends; between the two stands its objective."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from trainables.models.video_vit import VideoViT
+from trainables.settings import parse
+from trainables.stage_run import Outcome, StageRun
+from trainables.stages.weights import trunk_from, writer
+from trainables.training_data import TrainingData
+from trainables.training_loop import train
+from trainables.training_settings import ClipSettings, ModelSettings, OptimizerSettings
+
+
+def starting_trunk(run: StageRun, role: str) -> tuple[VideoViT, ClipSettings]:
+    """The trunk with the weights of the input `role`, and what it sees of a video.
+
+    torch is seeded last, so that what the caller adds to the trunk follows from the stage's seed.
+    """
+    stage = run.stage.settings
+    clip = parse(ClipSettings, stage["clip"], "clip")
+    model = parse(ModelSettings, stage["model"], "model")
+    trunk = trunk_from(run.input_file(role, "weights"), model, clip)
+    torch.manual_seed(stage["seed"])
+    return trunk, clip
+
+
+def train_stage(
+    run: StageRun,
+    objective: nn.Module,
+    *,
+    data: TrainingData,
+    optimizer: OptimizerSettings,
+    depth: int,
+    tensors: Mapping[str, Callable[[], Mapping[str, Tensor]]],
+    evaluate: Callable[[], dict[str, float]] = dict,
+) -> Outcome:
+    """Train `objective`; see `train`. `tensors`: file of the artifact -> what it holds by then."""
+    progress = train(
+        objective,
+        run,
+        data=data,
+        optimizer=optimizer,
+        depth=depth,
+        seed=run.stage.settings["seed"],
+        evaluate=evaluate,
+    )
+    return Outcome(
+        write={f"{file}.safetensors": writer(held()) for file, held in tensors.items()},
+        metrics=progress.point,
+        clips=data.mixture.total,
+        mixture=data.described(progress.replaced),
+        earlier_device_seconds=progress.device_seconds,
+    )
