@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 from ray import tune
@@ -21,6 +21,7 @@ from ray.tune.search import Searcher
 
 from cluster.stage_runs import StageFailed
 from cluster.stages_handle import StagesHandle
+from cluster.study import Assignment, EarlyStopping, Study
 from trainables.config import TrialConfig
 from trainables.settings import parse
 from trainables.stage import Stage
@@ -32,44 +33,6 @@ DRIVER_RESTARTS = 2  # of a trial whose waiting process died
 DRIVER_RESOURCES = {"CPU": 0, "memory": 1}
 POLL_SECONDS = 0.5
 MOST_EPOCHS = 10**6  # ASHA wants a limit; a trial ends by itself
-
-
-@dataclass(frozen=True, kw_only=True)
-class Assignment:
-    """A trial to run. `trial`: a TrialConfig as JSON values."""
-
-    number: int
-    trial: dict[str, Any]
-    name: str | None
-    may_stop: bool
-
-
-class Study(Protocol):
-    """What decides on trials and remembers them. Called from one thread."""
-
-    def ask(self) -> Assignment | None:
-        """The next trial; None when there are no more."""
-
-    def progress(self, number: int, point: Mapping[str, Any]) -> None:
-        """`point` has `epoch` and `heldout_accuracy`, the mean over the sweep's sources."""
-
-    def complete(
-        self, number: int, accuracies: Mapping[str, float], stages: Mapping[str, str]
-    ) -> None:
-        """Top-1 per downstream dataset; identities of the stages that gave it, by role."""
-
-    def failed(self, number: int, reason: str) -> None: ...
-
-    def pruned(self, number: int, reason: str) -> None: ...
-
-
-class EarlyStopping(Protocol):
-    """Successive halving from `grace_epochs` on: 1 in `reduction_factor` goes on at each rung."""
-
-    @property
-    def grace_epochs(self) -> int: ...
-    @property
-    def reduction_factor(self) -> int: ...
 
 
 def run_trials(

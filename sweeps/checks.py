@@ -24,7 +24,7 @@ def sources_of(sweep: Sweep, space: Space) -> dict[str, str]:
         (f"search.points {point.name!r}", sweep.trial_with(point.set, point.name))
         for point in sweep.settings.search.points
     ]
-    file = sweep.space_file.name
+    file = sweep.settings.search.space or ""
     trials += [(file, sweep.trial_with(values, file)) for values in edges(space)]
     sources: dict[str, str] = {}
     for where, trial in trials:
@@ -57,7 +57,7 @@ def check_space(sweep: Sweep, space: Space) -> None:
     """Every path is a setting, and the settings accept both ends of every range."""
     check_paths(space, TrialConfig)
     for values in [{}, *edges(space)]:
-        for shares in _all_shares(sweep.trial_with(values, sweep.space_file.name)):
+        for shares in _all_shares(sweep.trial_with(values, str(sweep.settings.search.space))):
             exact_shares(shares, dict.fromkeys(shares, 1))
 
 

@@ -46,7 +46,7 @@ def prepare(sweep: Sweep, console: Console, *, dry_run: bool) -> Prepared:
     Raises:
         ValueError: what the user can mend.
     """
-    space = load_space(sweep.space_file)
+    space = Space({}) if sweep.space_file is None else load_space(sweep.space_file)
     check_space(sweep, space)
     if not dry_run:
         check_storage(sweep.folder)
@@ -70,7 +70,7 @@ def prepare(sweep: Sweep, console: Console, *, dry_run: bool) -> Prepared:
         resolved=resolved,
         store=store,
         search=search,
-        plan=make_plan(known, sweep.settings.search.trials - len(known), data, store),
+        plan=make_plan(known, search.trials - len(known), data, store),
         left_out=left_out,
     )
 
@@ -124,6 +124,6 @@ def _resolved(sweep: Sweep, data: Mapping[str, Dataset]) -> dict[str, Any]:
     """What sweep.json keeps: the settings, the space, the data's hashes."""
     return {
         **sweep.settings.model_dump(mode="json"),
-        "space": load_yaml(sweep.space_file),
+        "space": sweep.space_file and load_yaml(sweep.space_file),
         "data": {name: dataset.content_hash for name, dataset in sorted(data.items())},
     }

@@ -37,7 +37,7 @@ def run_sweep(sweep: Sweep, console: Console, *, dry_run: bool = False) -> dict[
     with only_one(sweep.folder):
         tracker = _start_tracker(prepared)
         write_sweep(sweep.folder, prepared.resolved)
-        with Terminal(console, sweep.settings.search.trials) as terminal:
+        with Terminal(console, prepared.search.trials) as terminal:
             watch = Watch(prepared.search, prepared.data, prepared.store, tracker, terminal)
             watch.catch_up()
             prepared.search.listen(watch.changed)

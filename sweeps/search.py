@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cluster.tune import Assignment
+from cluster.study import Assignment
 from search_spaces.points import standard_baselines
 from search_spaces.space import Space
 from search_spaces.study import Study
@@ -74,6 +74,11 @@ class Search:
         self._given = given
         self._data = data
         self._on_change = on_change
+        asked = sweep.settings.search.trials
+        # With nothing to suggest from, the given trials are all there are.
+        self.trials = len(given) if asked is None else asked
+        if not space.parameters:
+            self.trials = min(self.trials, len(given))
         self._lock = threading.RLock()
         self.records = read_records(sweep.folder)
         # Written down before they start; a sweep that is continued hands these out first.
@@ -95,12 +100,12 @@ class Search:
 
     def unfinished(self) -> int:
         """How many trials are still to run."""
-        return self._sweep.settings.search.trials - sum(r.finished for r in self.records)
+        return self.trials - sum(r.finished for r in self.records)
 
     def known(self) -> dict[int, tuple[str, TrialConfig]]:
         """Number -> (name, settings) of the trials that are known before the sampler is asked."""
         known = {r.number: (trial_name(r), self.config(r)) for r in self.records}
-        for number in range(len(known), min(len(self._given), self._sweep.settings.search.trials)):
+        for number in range(len(known), min(len(self._given), self.trials)):
             given = self._given[number]
             known[number] = (given.name, self._sweep.trial_with(given.values, given.name))
         return known
@@ -174,7 +179,7 @@ class Search:
 
     def _new(self) -> TrialRecord | None:
         number = len(self.records)
-        if number >= self._sweep.settings.search.trials:
+        if number >= self.trials:
             return None
         if number < len(self._given):
             given = self._given[number]

@@ -52,14 +52,23 @@ class EarlyStopping(Settings):
 
 
 class SearchSettings(Settings):
-    space: str  # a file of search_spaces/, relative to the sweep file
+    # A file of search_spaces/, relative to the sweep file; null: baselines and points alone.
+    space: str | None
     sampler: Literal["tpe", "gp", "random", "grid"] = "tpe"
     seed: Annotated[int, Field(ge=0)]
-    trials: Positive  # in all, the baselines and points included
+    trials: Positive | None  # in all, with baselines and points; null: these alone
     concurrent: Positive = 1
-    baselines: bool = True  # random weights, each source alone, 1:1, proportional to size
+    baselines: bool  # random weights, each source alone, 1:1, proportional to size
     points: Annotated[tuple[PointSettings, ...], AsTuple] = ()
     early_stopping: EarlyStopping | None = None
+
+    @model_validator(mode="after")
+    def _an_end(self) -> Self:
+        if self.space is not None and self.trials is None:
+            raise ValueError("a search of a space needs a number of trials; give 'trials'")
+        if self.space is None and not self.points and not self.baselines:
+            raise ValueError("there is nothing to run: give a space, baselines or points")
+        return self
 
 
 class ExecutionSettings(Settings):
@@ -117,7 +126,8 @@ class Sweep:
         self._trial_data: dict[str, Any] = data["trial"]
         self.storage = storage_folder(self.settings.storage)
         self.folder = self.storage / self.settings.name
-        self.space_file = path.parent / self.settings.search.space
+        space = self.settings.search.space
+        self.space_file = None if space is None else path.parent / space
         for point in self.settings.search.points:
             self.trial_with(point.set, f"search.points {point.name!r}")
 

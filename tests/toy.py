@@ -166,7 +166,13 @@ def toy_sweep_data(**overrides: Any) -> dict[str, Any]:
         "allow_real_humans": False,
         "datasets": {"catalog": "catalog.yaml"},
         "trial": TRIAL,
-        "search": {"space": "space.yaml", "sampler": "random", "seed": 0, "trials": 6},
+        "search": {
+            "space": "space.yaml",
+            "sampler": "random",
+            "seed": 0,
+            "trials": 6,
+            "baselines": True,
+        },
         "execution": {"mae": CPU, "align": CPU, "finetune": CPU, "tasks": CPU, "attempts": 3},
         "tracking": {"uri": None},
     }

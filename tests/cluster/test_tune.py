@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from cluster.stages_handle import StagesHandle
-from cluster.tune import Assignment, run_trials
+from cluster.study import Assignment
+from cluster.tune import run_trials
 from tests.cluster.conftest import Executions
 from tests.toy import toy_data, toy_trial
 from trainables.stage_store import StageStore

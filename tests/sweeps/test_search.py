@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from search_spaces.space import load_space
+from search_spaces.space import Space, load_space
 from sweeps.search import Search, given_trials, trial_name
 from sweeps.sweep import Sweep
 from tests.toy import toy_data, write_toy_sweep
@@ -15,7 +15,7 @@ from tests.toy import toy_data, write_toy_sweep
 
 def make_search(folder: Path, **overrides: Any) -> Search:
     sweep = Sweep(write_toy_sweep(folder, **overrides), {})
-    space = load_space(sweep.space_file)
+    space = load_space(sweep.space_file) if sweep.space_file else Space({})
     sizes = {"synthetic": 16, "scenes": 8}
     return Search(sweep, space, given_trials(sweep, space, sizes), toy_data())
 
@@ -43,6 +43,18 @@ def test_baselines_come_first_then_points_then_suggestions(tmp_path: Path) -> No
     assert [r.origin for r in search.records[4:7]] == ["baseline", "point", "suggested"]
     proportional = search.config(search.records[4]).align.mixture.shares
     assert {k: float(v) for k, v in proportional.items()} == {"synthetic": 0.6667, "scenes": 0.3333}
+
+
+@pytest.mark.parametrize("trials", [None, 9])
+def test_without_a_space_the_given_trials_are_all_there_are(
+    tmp_path: Path, trials: int | None
+) -> None:
+    points = [{"name": f"seed {seed}", "set": {"seed": seed}} for seed in (1, 2)]
+    search = make_search(tmp_path, search__space=None, search__trials=trials, search__points=points)
+    assert search.trials == 3
+    run_all(search)
+    assert [r.name for r in search.records] == ["baseline: random weights", "seed 1", "seed 2"]
+    assert search.unfinished() == 0
 
 
 def test_a_trial_is_on_disk_before_it_starts(tmp_path: Path) -> None:
