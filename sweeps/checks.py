@@ -22,7 +22,7 @@ def sources_of(sweep: Sweep, space: Space) -> dict[str, str]:
     trials = [("trial", sweep.settings.trial)]
     trials += [
         (f"search.points {point.name!r}", sweep.trial_with(point.set, point.name))
-        for point in sweep.settings.search.points
+        for point in sweep.points
     ]
     file = sweep.settings.search.space or ""
     trials += [(file, sweep.trial_with(values, file)) for values in edges(space)]
@@ -96,7 +96,8 @@ def check_storage(folder: Path) -> None:
 
 
 def _all_shares(trial: TrialConfig) -> Iterator[dict[str, Share]]:
-    yield trial.mae.mixture.shares
+    if trial.mae is not None:
+        yield trial.mae.mixture.shares
     yield trial.align.mixture.shares
     for index in range(len(trial.average.endpoints)):
         yield trial.endpoint(index).mixture.shares

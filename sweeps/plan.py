@@ -17,7 +17,7 @@ from rich.table import Table
 from trainables.config import TrialConfig
 from trainables.data.catalog import Dataset
 from trainables.data.mixture import kept_clips, largest_remainder, parse_shares
-from trainables.stage import Stage
+from trainables.stage import TRAINED, Stage, executed_as
 from trainables.stage_store import Record, StageStore
 from trainables.trial import trial_stages
 
@@ -50,9 +50,14 @@ def make_plan(
     to_suggest: int,
     data: Mapping[str, Dataset],
     store: StageStore,
+    clips_per_second: Mapping[str, float] | None = None,
 ) -> Plan:
-    """`trials`: number -> (name, settings) of every trial that is known before the search."""
+    """`trials`: number -> (name, settings) of every trial that is known before the search.
+
+    `clips_per_second`: of one device, by the entry of `execution`, where none was timed yet.
+    """
     rates = measured_rates(store)
+    given = {name: 1 / rate for name, rate in (clips_per_second or {}).items()}
     stages: dict[str, PlannedStage] = {}
     clips_alone = 0
     for number, (_, trial) in trials.items():
@@ -60,7 +65,8 @@ def make_plan(
         for stage in trial_stages(trial, data).all():
             if stage.identity not in stages:
                 clips = stage_clips(stage, data)
-                rate = rates.get(rate_key(stage.kind, stage.settings))
+                untimed = given.get(executed_as(stage.kind))
+                rate = rates.get(rate_key(stage.kind, stage.settings), untimed)
                 stages[stage.identity] = PlannedStage(
                     stage=stage,
                     cached=store.record(stage.identity) is not None,
@@ -77,8 +83,9 @@ def make_plan(
         to_suggest=to_suggest,
         trial_clips=clips_alone,
         budget_neutral=not any(
-            "sum_of_sources" in (trial.mae.clips_per_epoch, trial.align.clips_per_epoch)
+            stage is not None and stage.clips_per_epoch == "sum_of_sources"
             for _, trial in trials.values()
+            for stage in (trial.mae, trial.align)
         ),
     )
 
@@ -88,11 +95,17 @@ def stage_clips(stage: Stage, data: Mapping[str, Dataset]) -> int:
     if stage.kind in ("mae", "align"):
         settings = stage.settings[stage.kind]
         return int(settings["epochs"] * settings["clips_per_epoch"])
-    if stage.kind == "finetune":
-        train = data[stage.settings["dataset"]].split("train")
-        return int(stage.settings["finetune"]["epochs"] * len(train))
+    if stage.kind == "greedy_soup":  # each candidate is probed: the endpoints, then the soups
+        clips = [data[name].split(part) for name in stage.data for part in ("train", "selection")]
+        return 2 * len(stage.inputs) * sum(map(len, clips))
+    settings = stage.settings
+    if stage.kind in ("finetune", "augmented_probe", "learned_average"):
+        training = settings["finetune" if stage.kind == "finetune" else "augmented_probe"]
+        return int(training["epochs"] * len(data[settings["dataset"]].split("train")))
     if stage.kind in ("features", "evaluate"):
-        return len(data[stage.settings["dataset"]].split(stage.settings["split"]))
+        views = settings["views"]["clips"] * settings["views"]["crops"]
+        weights = len(settings.get("coefficients", [0]))
+        return len(data[settings["dataset"]].split(settings["split"])) * views * weights
     return 0
 
 
@@ -114,7 +127,9 @@ def excess_repetition(trial: TrialConfig, data: Mapping[str, Dataset]) -> str | 
     for stage in trial_stages(trial, data).all():
         if stage.kind not in ("mae", "align"):
             continue
-        cap = (trial.mae if stage.kind == "mae" else trial.align).mixture.max_repetition
+        settings = trial.mae if stage.kind == "mae" else trial.align
+        assert settings is not None
+        cap = settings.mixture.max_repetition
         for source, times in repetition(stage, data).items():
             if cap is not None and times > cap:
                 return (
@@ -153,7 +168,9 @@ def describe(stage: Stage) -> str:
         return " + ".join(f"{share} {source}" for source, share in shares.items())
     if stage.kind == "average":
         return ", ".join(str(value) for value in stage.settings.values())
-    if stage.kind in ("features", "finetune", "evaluate"):
+    if stage.kind == "greedy_soup":
+        return f"of {len(stage.inputs)}"
+    if "dataset" in stage.settings:
         split = stage.settings.get("split", "train")
         return f"{stage.settings['dataset']} {split}"
     if stage.kind == "probe":
@@ -162,7 +179,7 @@ def describe(stage: Stage) -> str:
     return ""
 
 
-SHOWN = ("mae", "align", "average", "finetune")  # the others follow from these
+SHOWN = (*TRAINED, "average", "greedy_soup")  # the others follow from these
 
 
 def print_plan(plan: Plan, console: Console) -> None:

@@ -46,6 +46,7 @@ def prepare(sweep: Sweep, console: Console, *, dry_run: bool) -> Prepared:
     Raises:
         ValueError: what the user can mend.
     """
+    settings = sweep.settings
     space = Space({}) if sweep.space_file is None else load_space(sweep.space_file)
     check_space(sweep, space)
     if not dry_run:
@@ -55,6 +56,10 @@ def prepare(sweep: Sweep, console: Console, *, dry_run: bool) -> Prepared:
     check_sources(sweep, sources, data)
     sizes = {source: len(data[source].split("train")) for source in sources}
     given, left_out = within_cap(sweep, given_trials(sweep, space, sizes), data)
+    left_out += [
+        f"{name} is left out: it pre-trains on real people and allow_real_humans is false."
+        for name in sweep.not_allowed
+    ]
     resolved = _resolved(sweep, data)
     stored = read_sweep(sweep.folder)
     if stored is not None:
@@ -62,6 +67,7 @@ def prepare(sweep: Sweep, console: Console, *, dry_run: bool) -> Prepared:
     store = StageStore(sweep.storage / "stages")
     search = Search(sweep, space, given, data)
     known = search.known()
+    rates = settings.execution.clips_per_second
     return Prepared(
         sweep=sweep,
         space=space,
@@ -70,7 +76,7 @@ def prepare(sweep: Sweep, console: Console, *, dry_run: bool) -> Prepared:
         resolved=resolved,
         store=store,
         search=search,
-        plan=make_plan(known, search.trials - len(known), data, store),
+        plan=make_plan(known, search.trials - len(known), data, store, rates),
         left_out=left_out,
     )
 

@@ -46,11 +46,13 @@ def given_trials(sweep: Sweep, space: Space, sizes: Mapping[str, int]) -> list[G
             GivenTrial(name=point.name, origin="baseline", values=dict(point.values))
             for point in standard_baselines(space, sizes)
         ]
-        nothing = {"mae.epochs": 0, "align.epochs": 0}
+        nothing: dict[str, Any] = {"align.epochs": 0, "start": {"weights": "random", "path": None}}
+        if sweep.settings.trial.mae is not None:
+            nothing["mae.epochs"] = 0
         given.insert(0, GivenTrial(name=RANDOM_WEIGHTS, origin="baseline", values=nothing))
     given += [
         GivenTrial(name=point.name, origin="point", values=dict(point.set))
-        for point in sweep.settings.search.points
+        for point in sweep.points
     ]
     return given
 

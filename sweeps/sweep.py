@@ -15,6 +15,7 @@ from trainables.settings import (
     Settings,
     check_setting,
     load_yaml,
+    nearest,
     parse,
     parse_yaml_value,
     with_overrides,
@@ -22,6 +23,7 @@ from trainables.settings import (
 from trainables.training_settings import AsTuple, Positive
 
 STORAGE_VARIABLE = "SWEEPS_HOME"
+EXECUTED_AS = ["mae", "align", "finetune", "tasks"]
 
 
 class DatasetSettings(Settings):
@@ -42,6 +44,7 @@ class PointSettings(Settings):
 
     name: str
     set: dict[str, Any]
+    real_humans: bool = False  # it pre-trains on real people: left out unless the sweep allows it
 
 
 class EarlyStopping(Settings):
@@ -79,6 +82,15 @@ class ExecutionSettings(Settings):
     finetune: Execution
     tasks: Execution
     attempts: Positive  # of a stage whose worker dies
+    # Clips a second of one device (mae, align, finetune, tasks), for a price before any was timed.
+    clips_per_second: dict[str, Annotated[float, Field(gt=0)]] | None
+
+    @model_validator(mode="after")
+    def _known_entries(self) -> Self:
+        for name in self.clips_per_second or {}:
+            if name not in EXECUTED_AS:
+                raise ValueError(f"clips_per_second: {name!r} is none{nearest(name, EXECUTED_AS)}")
+        return self
 
 
 class TrackingSettings(Settings):
@@ -128,7 +140,11 @@ class Sweep:
         self.folder = self.storage / self.settings.name
         space = self.settings.search.space
         self.space_file = None if space is None else path.parent / space
-        for point in self.settings.search.points:
+        allowed = self.settings.allow_real_humans
+        points = self.settings.search.points
+        self.points = [point for point in points if allowed or not point.real_humans]
+        self.not_allowed = [point.name for point in points if point not in self.points]
+        for point in points:
             self.trial_with(point.set, f"search.points {point.name!r}")
 
     def trial_with(self, values: Mapping[str, Any], where: str) -> TrialConfig:

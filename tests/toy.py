@@ -52,7 +52,6 @@ TRIAL: dict[str, Any] = {
             "patch_size": 16,
             "tubelet": "difference",
             "positions": "sincos_1d",
-            "drop_path": 0.0,
         },
     },
     "clip": {"frames": 4, "seconds": 1.0, "resolution": 32, "normalize": "per_clip"},
@@ -75,6 +74,7 @@ TRIAL: dict[str, Any] = {
         "clips_per_epoch": 8,
         "views_per_clip": 1,
         "mixture": {"shares": {"synthetic": 0.5, "scenes": 0.5}, **MIXTURE},
+        "drop_path": 0.0,
         "head": "per_source",
         "label_smoothing": 0.0,
         "heldout_clips": 0,
@@ -173,7 +173,14 @@ def toy_sweep_data(**overrides: Any) -> dict[str, Any]:
             "trials": 6,
             "baselines": True,
         },
-        "execution": {"mae": CPU, "align": CPU, "finetune": CPU, "tasks": CPU, "attempts": 3},
+        "execution": {
+            "mae": CPU,
+            "align": CPU,
+            "finetune": CPU,
+            "tasks": CPU,
+            "attempts": 3,
+            "clips_per_second": None,
+        },
         "tracking": {"uri": None},
     }
     paths = {key.replace("__", "."): value for key, value in overrides.items()}

@@ -48,7 +48,7 @@ class DecoderSettings(Settings):
 
 
 class MaeSettings(Settings):
-    """Stage 1. `epochs: 0` skips it."""
+    """Stage 1. `epochs: 0` skips it, as `mae: null` does."""
 
     epochs: NonNegative
     clips_per_epoch: Positive | Literal["sum_of_sources"]  # views that are trained on
@@ -79,6 +79,7 @@ class AlignSettings(Settings):
     clips_per_epoch: Positive | Literal["sum_of_sources"]
     views_per_clip: Positive
     mixture: MixtureSettings
+    drop_path: Fraction  # of the last block; it grows linearly from none in the first
     head: Literal["union", "per_source", "by_index"]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     heldout_clips: NonNegative  # per source, from its selection split, scored each epoch
@@ -132,6 +133,7 @@ class FinetuneSettings(Settings):
     """Training on a downstream dataset: of all weights, or, as augmented probe, of the head."""
 
     epochs: Positive
+    drop_path: Fraction
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     max_unreadable: Fraction
     augment: AugmentSettings
@@ -160,7 +162,7 @@ class TrialConfig(Settings):
     model: ModelSettings
     clip: ClipSettings
     start: StartSettings
-    mae: MaeSettings
+    mae: MaeSettings | None
     align: AlignSettings
     average: AverageSettings
     probe: ProbeSettings
@@ -173,10 +175,10 @@ class TrialConfig(Settings):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         vit = self.model.vit
-        if vit is None and self.mae.epochs:
+        if vit is None and self.mae is not None and self.mae.epochs:
             raise ValueError(
                 f"model {self.model.name!r} cannot be a masked autoencoder; "
-                "set mae.epochs: 0 or choose a ViT"
+                "give mae: null or choose a ViT"
             )
         if vit is not None and self.clip.resolution % vit.patch_size:
             raise ValueError(

@@ -27,8 +27,10 @@ def start(trial: TrialConfig) -> Stage:
     )
 
 
-def mae(trial: TrialConfig, data: Mapping[str, Dataset], start: Stage) -> Stage:
-    return _pretraining("mae", trial, trial.mae, data, start, [])
+def mae(
+    trial: TrialConfig, settings: MaeSettings, data: Mapping[str, Dataset], start: Stage
+) -> Stage:
+    return _pretraining("mae", trial, settings, data, start, [])
 
 
 def align(

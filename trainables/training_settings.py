@@ -31,7 +31,6 @@ class VitSettings(Settings):
     tubelet: Literal["linear", "difference"]
     # Fixed: over all tokens (VideoMAE), t, h, w apart, or those that imported weights bring.
     positions: Literal["sincos_1d", "sincos_3d", "imported"]
-    drop_path: Fraction
 
 
 class ModelSettings(Settings):

@@ -40,8 +40,8 @@ def trial_stages(
 ) -> TrialStages:
     """The stages of `trial`, scored on `split` ("selection", or "report" after the search)."""
     start = stages.start(trial)
-    if trial.mae.epochs:
-        start = stages.mae(trial, data, start)
+    if trial.mae is not None and trial.mae.epochs:
+        start = stages.mae(trial, trial.mae, data, start)
 
     weights = _weights(trial, data, start)
     adapted = {name: weights for name in trial.downstream}

@@ -141,3 +141,20 @@ def test_set_reads_values_as_yaml_and_names_what_it_cannot_read() -> None:
 def test_set_to_a_key_that_does_not_exist_names_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"trial\.sed.*did you mean 'trial\.seed'"):
         Sweep(write_toy_sweep(tmp_path), {"trial.sed": 1})
+
+
+def test_a_point_with_real_humans_is_left_out_unless_the_sweep_allows_them(tmp_path: Path) -> None:
+    point = {
+        "name": "people",
+        "set": {"align.mixture.shares": {"kinetics": 1}},
+        "real_humans": True,
+    }
+    refused = Sweep(write_toy_sweep(tmp_path, search__points=[point]), {})
+    assert (refused.points, refused.not_allowed) == ([], ["people"])
+    allowed = Sweep(write_toy_sweep(tmp_path, search__points=[point]), {"allow_real_humans": True})
+    assert ([p.name for p in allowed.points], allowed.not_allowed) == (["people"], [])
+
+
+def test_throughput_of_no_kind_of_stage_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'aling' is none; did you mean 'align'"):
+        Sweep(write_toy_sweep(tmp_path, execution__clips_per_second={"aling": 1.0}), {})

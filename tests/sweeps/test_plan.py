@@ -75,3 +75,21 @@ def test_matched_repetition_is_the_same_at_every_share() -> None:
         return set(repetition(trial_stages(trial, toy_data()).weights, toy_data()).values())
 
     assert shown(0.0) == shown(0.25) == shown(0.5) == shown(1.0) == {2.0}
+
+
+def test_given_throughput_prices_what_was_never_timed(tmp_path: Path) -> None:
+    rates = {"mae": 4.0, "align": 2.0, "tasks": 10.0}
+    plan = make_plan(
+        {0: ("a", toy_trial())}, 0, toy_data(), StageStore(tmp_path), clips_per_second=rates
+    )
+    seconds = {p.stage.kind: p.seconds for p in plan.stages if p.stage.kind in ("mae", "align")}
+    assert seconds == {"mae": 8 / 4, "align": 16 / 2}
+    assert "not timed" not in plan_lines(plan)[-1]
+
+
+def test_the_views_and_coefficients_of_a_pass_are_all_counted(tmp_path: Path) -> None:
+    views = {"test": {"clips": 2, "crops": 3}}
+    together = {"average__method": "interpolate", "average__scored_together": [0.0, 0.5, 1.0]}
+    plan = plan_of(tmp_path, a={**views, **together})
+    features = [p.clips for p in plan.stages if p.stage.kind == "features"]
+    assert features == [8 * 3, 4 * 6 * 3]  # 8 training clips seen once, 4 for selection 6 times

@@ -62,3 +62,34 @@ def test_yaml_runs_no_code(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("x: !!python/object/apply:os.system ['true']\n")
     with pytest.raises(ValueError, match="not valid YAML"):
         load_yaml(tmp_path / "a.yaml")
+
+
+def test_a_yaml_mapping_may_merge_another_and_set_its_keys_otherwise(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\n")
+    assert load_yaml(tmp_path / "a.yaml")["b"] == {"x": 1, "y": 3}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"model__name": "vit_bose"}, "'vit_bose' is no model; did you mean 'vit_base'"),
+        ({"model": {"name": "r2plus1d_18", "vit": None}}, "cannot be a masked autoencoder"),
+        ({"model__name": "r2plus1d_18"}, "takes vit: null"),
+        ({"model__vit": None}, "needs its `vit` settings"),
+        ({"start__path": "weights"}, "random weights take path: null"),
+        ({"start__weights": "timm"}, "all others need a path"),
+        ({"model__vit__positions": "imported"}, "goes with start.weights 'timm'"),
+        ({"score__use": "augmented_probe"}, "augmented_probe is null"),
+        ({"align__optimizer__algorithm": "sgd"}, "sgd takes momentum and betas: null"),
+        ({"average__method": "interpolate", "average__endpoints": []}, "needs exactly 2 endpoints"),
+        ({"average__method": "uniform", "average__endpoints": [{}]}, "needs at least 2 endpoints"),
+        ({"average__endpoints": [{"epoch": 1}]}, r"endpoints\[0\].*did you mean 'epochs'"),
+        ({"average__method": "learned"}, "augmented_probe is null"),
+        ({"average__method": "last_k"}, "more than the 0 epochs that align.keep.last keeps"),
+        ({"average__method": "ema"}, "needs align.keep.ema_decay"),
+        ({"average__method": "posthoc_ema"}, "needs align.keep.posthoc_ema"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(overrides: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        toy_trial(**overrides)

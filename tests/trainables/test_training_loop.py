@@ -56,7 +56,7 @@ def test_a_run_stopped_in_the_middle_of_an_epoch_ends_with_the_same_bits(
     kind: str, datasets: dict[str, Dataset], tmp_path: Path
 ) -> None:
     # Drop path and augmentation draw random numbers; both must come again.
-    overrides = {"model__vit__drop_path": 0.5, "align__heldout_clips": 0}
+    overrides = {"align__drop_path": 0.5, "align__heldout_clips": 0}
     stage = {"mae": mae_stage, "align": align_stage}[kind](datasets, **overrides)
     whole, cut = StageStore(tmp_path / "whole"), StageStore(tmp_path / "cut")
     record = run_chain(stage, whole, datasets)

@@ -100,3 +100,85 @@ def test_matched_repetition_depends_on_every_source_so_all_are_part_of_the_stage
     )
     endpoints = trial_stages(averaged, toy_data()).weights.inputs.values()
     assert alone.identity in {stage.identity for stage in endpoints}
+
+
+ENDPOINTS = [{"mixture.shares": {"scenes": 1}}, {"mixture.shares": {"synthetic": 1}}, {"epochs": 1}]
+METHODS = {  # method -> kinds of the stages that its weights are made of, and their number
+    "uniform": ["align"] * 3,
+    "model_stock": ["mae", *["align"] * 3],
+    "greedy_soup": ["align"] * 3,
+    "wise_ft": ["mae", "align"],
+    "last_k": ["align"],
+    "ema": ["align"],
+    "posthoc_ema": ["align"],
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_average_stands_on_its_endpoints(method: str) -> None:
+    keep = {"last": 1, "ema_decay": 0.9, "posthoc_ema": True}
+    trial = toy_trial(average__method=method, average__endpoints=ENDPOINTS, align__keep=keep)
+    weights = trial_stages(trial, toy_data()).weights
+    assert [stage.kind for stage in weights.inputs.values()] == METHODS[method]
+
+
+def test_a_learned_average_has_weights_of_its_own_for_each_dataset() -> None:
+    finetune = toy_trial().align
+    settings = {
+        "epochs": 1,
+        "drop_path": 0.0,
+        "label_smoothing": 0.0,
+        "max_unreadable": 0.0,
+        "augment": finetune.augment.model_dump(),
+        "mixup": None,
+        "optimizer": finetune.optimizer.model_dump(),
+    }
+    data = toy_data()
+    data["high"] = data["low"]
+    trial = toy_trial(
+        average__method="learned", augmented_probe=settings, downstream=["low", "high"]
+    )
+    stages = trial_stages(trial, data)
+    assert stages.weights.settings["method"] == "uniform"
+    assert [stage.kind for stage in stages.adapted.values()] == ["learned_average"] * 2
+    learned = stages.adapted["low"]
+    assert learned.inputs == stages.weights.inputs
+    assert stages.results["probe"]["low"].inputs["train"].inputs["weights"] is learned
+
+
+def test_coefficients_that_are_scored_together_share_their_features() -> None:
+    def features(coefficient: float) -> set[str]:
+        trial = toy_trial(
+            average__method="interpolate",
+            average__coefficient=coefficient,
+            average__scored_together=[0.0, 0.5, 1.0],
+        )
+        stages = trial_stages(trial, toy_data()).all()
+        return {stage.identity for stage in stages if stage.kind == "features"}
+
+    assert features(0.5) == features(1.0)
+    assert features(0.25).isdisjoint(features(0.5))  # not on the list: a pass of its own
+
+
+def test_proportional_shares_follow_from_the_sizes() -> None:
+    shares = {"synthetic": "proportional", "scenes": "proportional"}
+    stage = trial_stages(toy_trial(align__mixture__shares=shares), toy_data()).weights
+    found = stage.settings["align"]["mixture"]["shares"]
+    assert found == {"scenes": "0.3333", "synthetic": "0.6667"}
+    with pytest.raises(ValueError, match="either all are 'proportional' or none"):
+        trial_stages(
+            toy_trial(align__mixture__shares={"synthetic": "proportional", "scenes": 0.5}),
+            toy_data(),
+        )
+
+
+def test_imported_weights_are_known_by_what_they_hold_and_not_by_their_path(tmp_path) -> None:
+    def start(name: str, content: bytes):
+        (tmp_path / name).write_bytes(content)
+        trial = toy_trial(start={"weights": "huggingface", "path": str(tmp_path / name)})
+        (stage,) = [s for s in trial_stages(trial, toy_data()).all() if s.kind == "import"]
+        return stage
+
+    first, same, other = start("a", b"1"), start("b", b"1"), start("c", b"2")
+    assert first.identity == same.identity != other.identity
+    assert first.where != same.where

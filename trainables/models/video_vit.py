@@ -34,7 +34,7 @@ class VideoViT(nn.Module):
 
     positions: Tensor
 
-    def __init__(self, model: ModelSettings, clip: ClipSettings) -> None:
+    def __init__(self, model: ModelSettings, clip: ClipSettings, drop_path: float = 0.0) -> None:
         super().__init__()
         assert model.vit is not None, f"{model.name} is no ViT"
         vit, size = model.vit, SIZES[model.name]
@@ -51,7 +51,7 @@ class VideoViT(nn.Module):
         self.register_buffer("positions", self.fixed_positions(size.width), False)
         last = size.depth - 1  # the block with the full drop path; the first has none
         self.blocks = nn.ModuleList(
-            transformer_block(size.width, size.heads, size.mlp_ratio, vit.drop_path * i / last)
+            transformer_block(size.width, size.heads, size.mlp_ratio, drop_path * i / last)
             for i in range(size.depth)
         )
         self.norm = nn.LayerNorm(size.width, eps=1e-6)

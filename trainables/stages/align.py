@@ -16,7 +16,7 @@ from trainables.training_data import mixed_data, mixed_settings
 def run_align(run: StageRun) -> Outcome:
     stage = run.stage.settings
     settings = mixed_settings(AlignSettings, stage["align"], "align")
-    trunk, clip = starting_trunk(run, "start")
+    trunk, clip = starting_trunk(run, "start", settings.drop_path)
     data = mixed_data(run, clip, settings, seed=stage["seed"])
     sources = {name: run.datasets[name] for name in data.mixture.sources}
     space = label_space({name: d.classes for name, d in sources.items()}, settings.head)

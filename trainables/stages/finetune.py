@@ -15,7 +15,7 @@ def run_finetune(run: StageRun) -> Outcome:
     """Serves the kinds finetune and augmented_probe, whose trunk is frozen."""
     stage, kind = run.stage.settings, run.stage.kind
     settings = parse(FinetuneSettings, stage[kind], kind)
-    trunk, clip = starting_trunk(run, "weights")
+    trunk, clip = starting_trunk(run, "weights", settings.drop_path)
     dataset = run.datasets[stage["dataset"]]
     model = Classifier(trunk, label_space({dataset.name: dataset.classes}, "union"))
     if kind == "augmented_probe":

@@ -16,7 +16,9 @@ from trainables.training_loop import train
 from trainables.training_settings import ClipSettings, ModelSettings, OptimizerSettings
 
 
-def starting_trunk(run: StageRun, role: str) -> tuple[VideoViT, ClipSettings]:
+def starting_trunk(
+    run: StageRun, role: str, drop_path: float = 0.0
+) -> tuple[VideoViT, ClipSettings]:
     """The trunk with the weights of the input `role`, and what it sees of a video.
 
     torch is seeded last, so that what the caller adds to the trunk follows from the stage's seed.
@@ -24,7 +26,7 @@ def starting_trunk(run: StageRun, role: str) -> tuple[VideoViT, ClipSettings]:
     stage = run.stage.settings
     clip = parse(ClipSettings, stage["clip"], "clip")
     model = parse(ModelSettings, stage["model"], "model")
-    trunk = trunk_from(run.input_file(role, "weights"), model, clip)
+    trunk = trunk_from(run.input_file(role, "weights"), model, clip, drop_path)
     torch.manual_seed(stage["seed"])
     return trunk, clip
 

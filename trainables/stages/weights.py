@@ -12,13 +12,15 @@ from trainables.models.video_vit import VideoViT
 from trainables.training_settings import ClipSettings, ModelSettings
 
 
-def trunk_from(path: Path, model: ModelSettings, clip: ClipSettings) -> VideoViT:
+def trunk_from(
+    path: Path, model: ModelSettings, clip: ClipSettings, drop_path: float = 0.0
+) -> VideoViT:
     """A trunk with the weights in `path`.
 
     Raises:
         ValueError: the file's tensors are not the trunk's; lists which.
     """
-    trunk = VideoViT(model, clip)
+    trunk = VideoViT(model, clip, drop_path)
     load_weights(trunk, path)
     return trunk
 

@@ -19,11 +19,11 @@ from trainables.models.video_vit import (
 TRIAL = toy_trial()  # 4 frames of 32 x 32 in tubelets of 2 x 16 x 16: 8 tokens
 
 
-def vit(name: str = "vit_tiny", **changes: object) -> VideoViT:
+def vit(name: str = "vit_tiny", drop_path: float = 0.0, **changes: object) -> VideoViT:
     torch.manual_seed(0)
     changed = TRIAL.model.vit.model_copy(update=changes)
     model = TRIAL.model.model_copy(update={"name": name, "vit": changed})
-    return VideoViT(model, TRIAL.clip)
+    return VideoViT(model, TRIAL.clip, drop_path)
 
 
 def test_linear_tubelets_are_the_patches_of_a_3d_convolution() -> None:

@@ -15,10 +15,9 @@ from trainables.trial import trial_stages
 
 
 def trained_on_low(kind: str, datasets: dict[str, Dataset], drop_path: float) -> Stage:
+    settings = {**FINETUNE, "drop_path": drop_path}
     """The stage that trains from random weights on the downstream dataset."""
-    trial = toy_trial(
-        mae__epochs=0, align__epochs=0, model__vit__drop_path=drop_path, **{kind: FINETUNE}
-    )
+    trial = toy_trial(mae__epochs=0, align__epochs=0, **{kind: settings})
     return trial_stages(trial, datasets).results[kind]["low"].inputs["model"]
 
 

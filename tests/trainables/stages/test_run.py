@@ -21,6 +21,7 @@ from trainables.trial import trial_stages
 ALIGN = toy_trial().align
 FINETUNE = FinetuneSettings(
     mixup=None,
+    drop_path=0.0,
     epochs=1,
     label_smoothing=0.1,
     max_unreadable=0.0,
