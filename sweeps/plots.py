@@ -17,7 +17,7 @@ def plot_scores(summary: Mapping[str, Any], folder: Path) -> list[Path]:
         if trial["state"] == "complete" and trial["config"]["align"]["epochs"]
     ]
     mixed = [trial for trial in aligned if trial["config"]["average"]["method"] == "none"]
-    averaged = [trial for trial in aligned if trial not in mixed]
+    averaged = [t for t in aligned if t["config"]["average"]["method"] == "interpolate"]
     sources = sorted({source for trial in mixed for source in _shares(trial)})
     plots = [
         _plot(summary, mixed, _share_of(source), f"share of {source}", folder)
@@ -25,7 +25,31 @@ def plot_scores(summary: Mapping[str, Any], folder: Path) -> list[Path]:
     ]
     if len(averaged) > 1:
         plots.append(_plot(summary, averaged, _coefficient, "averaging coefficient", folder))
+    plots += [
+        _plot_curve(summary, curve, number, folder)
+        for number, curve in enumerate(summary["curves"], start=1)
+        if len(curve["points"]) > 1
+    ]
     return plots
+
+
+def _plot_curve(
+    summary: Mapping[str, Any], curve: Mapping[str, Any], number: int, folder: Path
+) -> Path:
+    """Top-1 against the coefficient between two sets of weights that some trials averaged."""
+    xs = [point["coefficient"] for point in curve["points"]]
+    figure, axes = _axes()
+    for name in summary["downstream"]:
+        ys = [100 * point["scores"][name] for point in curve["points"]]
+        axes.plot(xs, ys, "o-", ms=3, label=name)
+    ends = [identity[:6] for identity in curve["between"].values()]
+    return _finish(
+        figure,
+        axes,
+        summary,
+        f"coefficient from {ends[0]} to {ends[1]}",
+        folder / f"averaging_curve_{number}.png",
+    )
 
 
 def _shares(trial: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,12 +72,7 @@ def _plot(
     label: str,
     folder: Path,
 ) -> Path:
-    import matplotlib
-
-    matplotlib.use("Agg")  # no screen
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(6.5, 4), layout="constrained")
+    figure, axes = _axes()
     trials = sorted(trials, key=x)
     xs = [x(trial) for trial in trials]
     for i, name in enumerate(summary["downstream"]):
@@ -68,11 +87,25 @@ def _plot(
     random = [t for t in summary["trials"] if t["name"] == RANDOM_WEIGHTS and t["score"]]
     if random:
         axes.axhline(100 * random[0]["score"], color="grey", ls=":", label="score, random weights")
+    return _finish(figure, axes, summary, label, folder / f"{label.replace(' ', '_')}.png")
+
+
+def _axes() -> tuple[Any, Any]:
+    import matplotlib
+
+    matplotlib.use("Agg")  # no screen
+    from matplotlib import pyplot
+
+    return pyplot.subplots(figsize=(6.5, 4), layout="constrained")
+
+
+def _finish(figure: Any, axes: Any, summary: Mapping[str, Any], label: str, path: Path) -> Path:
+    from matplotlib import pyplot
+
     axes.set(xlabel=label, ylabel="top-1 on the selection split, %", title=summary["sweep"])
     axes.set_xlim(-0.05, 1.05)
     figure.legend(loc="outside lower center", ncols=4, fontsize="small")
     axes.grid(alpha=0.3)
-    path = folder / f"{label.replace(' ', '_')}.png"
     figure.savefig(path, dpi=150)
     pyplot.close(figure)
     return path

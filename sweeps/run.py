@@ -13,7 +13,8 @@ from search_spaces.space import Space
 from sweeps.plan import plan_lines, print_plan
 from sweeps.prepare import Prepared, only_one, prepare
 from sweeps.records import write_json, write_sweep
-from sweeps.report import make_summary, report_stages, write_report, write_weights
+from sweeps.report import write_report, write_weights
+from sweeps.summary import curve_stages, make_summary, report_stages
 from sweeps.sweep import Sweep
 from sweeps.terminal import Terminal, print_leaderboard
 from sweeps.watch import Watch
@@ -62,11 +63,14 @@ def _run_what_is_not_done(prepared: Prepared, watch: Watch, terminal: Terminal) 
     """Trials, then the report split of those that the sweep recommends. All done: starts no Ray."""
     search, store = prepared.search, prepared.store
 
-    def missing_reports() -> list[Stage]:
-        reports = report_stages(search, prepared.data)
-        return [stage for stage in reports if store.record(stage.identity) is None]
+    def missing(stages: list[Stage]) -> list[Stage]:
+        return [stage for stage in stages if store.record(stage.identity) is None]
 
-    if not search.unfinished() and not missing_reports():
+    def missing_after_search() -> list[Stage]:
+        curve, report = curve_stages(search, prepared.data), report_stages(search, prepared.data)
+        return missing([*curve, *report])
+
+    if not search.unfinished() and not missing_after_search():
         terminal.say("every trial is finished; nothing is trained")
         return
 
@@ -92,11 +96,14 @@ def _run_what_is_not_done(prepared: Prepared, watch: Watch, terminal: Terminal) 
                     early_stopping=settings.search.early_stopping,
                     scratch=prepared.sweep.folder / "tune",
                 )
-            if missing := missing_reports():
+            if curve := missing(curve_stages(search, prepared.data)):
+                terminal.say("the search is over: scoring every coefficient of its averages")
+                stages.want_all(curve)
+            if report := missing(report_stages(search, prepared.data)):
                 terminal.say("the search is over: reading the report split, once")
-                stages.want_all(missing)
-        except StageFailed as error:  # of the report split: the search's answer still stands
-            terminal.say(f"[red]the report split could not be read:[/red] {error}")
+                stages.want_all(report)
+        except StageFailed as error:  # after the search: its answer still stands
+            terminal.say(f"[red]not all could be scored after the search:[/red] {error}")
         finally:
             watch.stop()
 
@@ -108,7 +115,7 @@ def _write_answer(prepared: Prepared, tracker: Tracker) -> dict[str, Any]:
     files = [folder / "summary.json", *write_report(summary, plan_lines(prepared.plan), folder)]
     write_json(files[0], summary)
     weights = write_weights(summary, prepared.store, folder)
-    tracker.finish(_answer(summary), _metrics(summary), [*files, *([weights] if weights else [])])
+    tracker.finish(_answer(summary), _metrics(summary), [*files, *weights])
     return summary
 
 

@@ -9,11 +9,12 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from search_spaces.space import load_space
-from sweeps.report import make_summary, report_stages, write_report, write_weights
+from search_spaces.space import Space, load_space
+from sweeps.report import write_report, write_weights
 from sweeps.search import Search, given_trials
+from sweeps.summary import curve_stages, make_summary, report_stages
 from sweeps.sweep import Sweep
-from tests.toy import toy_data, write_toy_sweep
+from tests.toy import AUGMENT, OPTIMIZER, toy_data, write_toy_sweep
 from trainables.stage import Stage
 from trainables.stage_store import StageStore
 from trainables.trial import trial_stages
@@ -24,7 +25,8 @@ class Finished:
 
     def __init__(self, folder: Path, scores: dict[int, float], **overrides: Any) -> None:
         self.sweep = Sweep(write_toy_sweep(folder, **overrides), {})
-        space = load_space(self.sweep.space_file)
+        file = self.sweep.space_file
+        space = load_space(file) if file else Space({})
         given = given_trials(self.sweep, space, {"synthetic": 16, "scenes": 8})
         self.data, self.store = toy_data(), StageStore(self.sweep.storage / "stages")
         self.search = Search(self.sweep, space, given, self.data)
@@ -102,7 +104,7 @@ def test_the_summary_is_a_function_of_the_files(tmp_path: Path) -> None:
 
 def test_the_weights_say_what_they_were_trained_on(tmp_path: Path) -> None:
     finished = Finished(tmp_path, SCORES)
-    path = write_weights(finished.summary(), finished.store, tmp_path)
+    (path,) = write_weights(finished.summary(), finished.store, tmp_path)
     with safe_open(path, "numpy") as file:
         metadata = file.metadata()
         assert file.get_tensor("w").tolist() == [0, 1, 2]
@@ -127,5 +129,62 @@ def test_without_a_complete_trial_nothing_is_recommended_and_it_says_so(tmp_path
     finished = Finished(tmp_path, {})
     summary = finished.summary()
     assert summary["recommended"] is None
-    assert write_weights(summary, finished.store, tmp_path) is None
+    assert write_weights(summary, finished.store, tmp_path) == []
     assert "nothing is recommended" in write_report(summary, [], tmp_path)[0].read_text()
+
+
+FINETUNE = {
+    "epochs": 1,
+    "drop_path": 0.0,
+    "label_smoothing": 0.0,
+    "max_unreadable": 0.0,
+    "augment": AUGMENT,
+    "mixup": None,
+    "optimizer": OPTIMIZER,
+}
+
+
+def test_a_table_of_given_points_has_every_way_of_scoring_on_the_report_split(
+    tmp_path: Path,
+) -> None:
+    points = [{"name": "seed one", "set": {"seed": 1}}, {"name": "seed two", "set": {"seed": 2}}]
+    finished = Finished(
+        tmp_path,
+        {0: 0.5, 1: 0.75},
+        search__space=None,
+        search__trials=None,
+        search__baselines=False,
+        search__points=points,
+        trial__finetune=FINETUNE,
+    )
+    write_report(finished.summary(), [], tmp_path)
+    report = (tmp_path / "report.md").read_text()
+    assert "| method | low probe | low FT | mean probe | mean FT |" in report
+    assert "| seed one | 25.0 | 25.0 | 25.0 | 25.0 |" in report
+    assert "| seed two | 25.0 | 25.0 | 25.0 | 25.0 |" in report
+
+
+def test_the_curve_of_an_average_has_every_coefficient_though_one_was_tried(
+    tmp_path: Path,
+) -> None:
+    finished = Finished(
+        tmp_path,
+        {0: 0.5},
+        search__space=None,
+        search__trials=None,
+        search__baselines=False,
+        search__points=[{"name": "half", "set": {"average.method": "interpolate"}}],
+        trial__average__scored_together=[0.0, 0.5, 1.0],
+    )
+    (curve,) = finished.summary()["curves"]
+    assert [point["coefficient"] for point in curve["points"]] == [0.5]
+    done = {stage.identity for stage in curve_stages(finished.search, finished.data)}
+    assert len(done) == 3
+    for stage in curve_stages(finished.search, finished.data):
+        finished.publish(stage, accuracy=0.75)
+    summary = finished.summary()
+    (curve,) = summary["curves"]
+    assert [point["coefficient"] for point in curve["points"]] == [0.0, 0.5, 1.0]
+    assert [point["scores"]["low"] for point in curve["points"]] == [0.75, 0.5, 0.75]
+    names = [path.name for path in write_report(summary, [], tmp_path)]
+    assert "averaging_curve_1.png" in names

@@ -1,0 +1,254 @@
+"""The answer as summary.json: a function of the trials and stages on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sweeps.plan import describe
+from sweeps.records import TrialRecord
+from sweeps.search import Search, trial_name
+from sweeps.sweep import Sweep
+from trainables.config import TrialConfig
+from trainables.data.catalog import Dataset
+from trainables.stage import Stage
+from trainables.stage_store import Record, StageStore
+from trainables.trial import TrialStages, trial_score, trial_stages
+
+WEIGHTS_FILE = "recommended.safetensors"
+
+
+def recommended(records: Iterable[TrialRecord]) -> TrialRecord | None:
+    """The best score on the selection split; the earlier of two equals."""
+    complete = [record for record in records if record.score is not None]
+    return max(complete, key=lambda r: (r.score, -r.number), default=None)
+
+
+def reported(search: Search) -> list[TrialRecord]:
+    """The trials whose report split is read, once the search is over: the best, the baselines.
+
+    All, where nothing was searched: a table of given points chooses none of them.
+    """
+    best = recommended(search.records)
+    return [
+        record
+        for record in search.records
+        if record.state == "complete"
+        and (record is best or record.origin == "baseline" or search.suggests_nothing)
+    ]
+
+
+def report_stages(search: Search, data: Mapping[str, Dataset]) -> list[Stage]:
+    """The stages that score the report split; nothing else in a sweep reads it."""
+    return [
+        stage
+        for record in reported(search)
+        for scored in trial_stages(search.config(record), data, "report").results.values()
+        for stage in scored.values()
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """The scores of all coefficients between two sets of weights; no more training, one pass."""
+
+    between: dict[str, str]  # endpoint -> identity of its weights
+    probes: dict[float, dict[str, Stage]]  # coefficient -> downstream dataset -> its probe
+
+
+def curves(search: Search, data: Mapping[str, Dataset]) -> list[Curve]:
+    """One for each pair of endpoints that some trial has averaged with `scored_together`."""
+    found: dict[tuple[str, ...], Curve] = {}
+    for record in search.records:
+        if record.state != "complete":
+            continue
+        config = search.config(record)
+        average, weights = config.average, trial_stages(config, data).weights
+        coefficients = sorted({*average.scored_together, average.coefficient})
+        if weights.settings.get("method") != "interpolate" or len(coefficients) < 2:
+            continue
+        between = {role: stage.identity for role, stage in weights.inputs.items()}
+        if tuple(between.values()) in found:
+            continue
+        found[tuple(between.values())] = Curve(
+            between=between,
+            probes={
+                coefficient: trial_stages(_at(config, coefficient), data).results["probe"]
+                for coefficient in coefficients
+            },
+        )
+    return list(found.values())
+
+
+def _at(config: TrialConfig, coefficient: float) -> TrialConfig:
+    average = config.average.model_copy(update={"coefficient": coefficient})
+    return config.model_copy(update={"average": average})
+
+
+def curve_stages(search: Search, data: Mapping[str, Dataset]) -> list[Stage]:
+    return [
+        stage
+        for curve in curves(search, data)
+        for probes in curve.probes.values()
+        for stage in probes.values()
+    ]
+
+
+def make_summary(
+    sweep: Sweep, search: Search, data: Mapping[str, Dataset], store: StageStore
+) -> dict[str, Any]:
+    """`summary.json`: a function of what is on disk, so that it is the same when made again."""
+    on_report = {record.number for record in reported(search)}
+    seen: dict[str, str | None] = {}  # identity -> when its first trial here had ended
+    trials = [_trial(record, search, data, store, seen, on_report) for record in search.records]
+    trials.sort(key=lambda t: (t["score"] is None, -(t["score"] or 0), t["number"]))
+    best = recommended(search.records)
+    paid = [r for r in (store.record(identity) for identity in seen) if r is not None]
+    summary: dict[str, Any] = {
+        "sweep": sweep.settings.name,
+        "question": sweep.settings.question,
+        "downstream": list(sweep.settings.trial.downstream),
+        "recommended": None,
+        "trials": trials,
+        "curves": _curves(search, data, store),
+        "counts": {
+            state: sum(record.state == state for record in search.records)
+            for state in ("complete", "failed", "pruned")
+        }
+        | {"stages": len(seen)},
+        "cost": _cost(paid),
+        "allow_real_humans": sweep.settings.allow_real_humans,
+        "data": {name: dataset.content_hash for name, dataset in sorted(data.items())},
+    }
+    if best is not None:
+        stages = trial_stages(search.config(best), data)
+        weights = stages.weights
+        record = store.record(weights.identity)
+        assert record is not None, f"weights {weights.identity} of a complete trial are missing"
+        chosen = next(trial for trial in trials if trial["number"] == best.number)
+        summary["recommended"] = {
+            "trial": best.number,
+            **{key: chosen[key] for key in ("name", "config", "score", "scores", "report")},
+            "weights": {"stage": weights.identity, "file": WEIGHTS_FILE},
+            "adapted": {
+                name: {"stage": stage.identity, "file": f"recommended-{name}.safetensors"}
+                for name, stage in stages.adapted.items()
+                if stage is not weights
+            },
+            "trained_on": record.trained_on,
+        }
+    return summary
+
+
+def _trial(
+    record: TrialRecord,
+    search: Search,
+    data: Mapping[str, Dataset],
+    store: StageStore,
+    seen: dict[str, str | None],
+    on_report: set[int],
+) -> dict[str, Any]:
+    config = search.config(record)
+    stages = trial_stages(config, data)
+    described, paid = {}, []
+    for stage in stages.all():
+        known = store.record(stage.identity)
+        if known is None:
+            continue
+        reused = stage.identity in seen
+        seen.setdefault(stage.identity, record.finished_at)
+        described[stage.identity] = {
+            "kind": stage.kind,
+            "what": describe(stage),
+            "reused": reused,
+            "metrics": _brief(known.metrics),
+            "mixture": known.mixture,
+            "cost": known.cost,
+        }
+        if not reused:
+            paid.append(known)
+    return {
+        "number": record.number,
+        "name": trial_name(record),
+        "origin": record.origin,
+        "state": record.state,
+        "reason": record.reason,
+        "values": record.values,
+        "config": config.model_dump(mode="json"),
+        "score": record.score,
+        "scores": record.scores,
+        "intervals": _intervals(stages, store),
+        "results": _results(stages, store),
+        "report": _report(search, record, data, store) if record.number in on_report else None,
+        "stages": described,
+        "cost": _cost(paid),
+        "mlflow_run_id": record.mlflow_run_id,
+    }
+
+
+def _report(
+    search: Search, record: TrialRecord, data: Mapping[str, Dataset], store: StageStore
+) -> dict[str, Any] | None:
+    config = search.config(record)
+    stages = trial_stages(config, data, split="report")
+    known = {name: store.record(stage.identity) for name, stage in stages.scored.items()}
+    scores = {name: r.metrics["accuracy"] for name, r in known.items() if r is not None}
+    if len(scores) < len(known):  # a stage of it failed
+        return None
+    return {
+        "score": trial_score(config, scores),
+        "scores": scores,
+        "intervals": _intervals(stages, store),
+        "results": _results(stages, store),
+    }
+
+
+def _curves(search: Search, data: Mapping[str, Dataset], store: StageStore) -> list[dict[str, Any]]:
+    """Top-1 on the selection split by coefficient, as far as it has been scored."""
+    found = []
+    for curve in curves(search, data):
+        points = []
+        for coefficient, probes in curve.probes.items():
+            known = {name: store.record(stage.identity) for name, stage in probes.items()}
+            scores = {name: r.metrics["accuracy"] for name, r in known.items() if r is not None}
+            if len(scores) == len(known):
+                points.append({"coefficient": coefficient, "scores": scores})
+        found.append({"between": curve.between, "points": points})
+    return found
+
+
+MEASURES = ("accuracy", "interval_low", "interval_high", "top5", "mean_class_accuracy")
+
+
+def _results(stages: TrialStages, store: StageStore) -> dict[str, dict[str, dict[str, float]]]:
+    """probe, augmented_probe, finetune -> downstream dataset -> what was measured."""
+    return {
+        kind: {
+            name: {key: record.metrics[key] for key in MEASURES if key in record.metrics}
+            for name, stage in scored.items()
+            if (record := store.record(stage.identity)) is not None
+        }
+        for kind, scored in stages.results.items()
+    }
+
+
+def _intervals(stages: TrialStages, store: StageStore) -> dict[str, list[float]]:
+    """90 % bootstrap intervals of the top-1, over groups where the dataset has them."""
+    known = {name: store.record(stage.identity) for name, stage in stages.scored.items()}
+    return {
+        name: [record.metrics["interval_low"], record.metrics["interval_high"]]
+        for name, record in known.items()
+        if record is not None
+    }
+
+
+def _brief(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in metrics.items() if isinstance(value, int | float | str)}
+
+
+def _cost(records: list[Record]) -> dict[str, float]:
+    return {
+        key: sum(record.cost.get(key, 0.0) for record in records)
+        for key in ("device_seconds", "clips")
+    }
