@@ -66,7 +66,10 @@ def training_batches(
     workers: int,
     max_unreadable: float,
 ) -> Iterator[Batch]:
-    """This rank's part ([rank::world_size]) of the global batches `start_step` to `stop_step` - 1.
+    """This rank's part of the global batches `start_step` to `stop_step` - 1.
+
+    The parts of all ranks, one after the other, are the global batch; consecutive entries of it
+    are views of one clip, which one process then decodes once.
 
     The batches follow from the mixture and the settings alone, not from `workers` or
     `start_step`. A clip that cannot be read is replaced by another of the same source.
@@ -79,9 +82,9 @@ def training_batches(
     reader = _reader(clip, side, KEPT_BYTES // max(1, workers))
     views = TrainingViews(datasets, mixture, clip, augmentation, reader, max_unreadable)
     size = mixture.batch_size
+    first, last = (part * size // world_size for part in (rank, rank + 1))
     indices: list[Sequence[int]] = [
-        range(step * size + rank, (step + 1) * size, world_size)
-        for step in range(start_step, stop_step)
+        range(step * size + first, step * size + last) for step in range(start_step, stop_step)
     ]
     yield from _checked(_load(views, indices, workers), views.sizes, max_unreadable)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -31,7 +31,11 @@ class View:
 
 @dataclass
 class TrainingViews(torch.utils.data.Dataset[View]):
-    """The view at each global index of the run."""
+    """The view at each global index of the run.
+
+    The window that was decoded last is kept, so that views of a clip that are read one after the
+    other cost one decode.
+    """
 
     datasets: Mapping[str, Dataset]
     mixture: Mixture
@@ -39,12 +43,20 @@ class TrainingViews(torch.utils.data.Dataset[View]):
     augmentation: AugmentSettings
     reader: ClipReader
     max_unreadable: float
+    _last: tuple[tuple[str, int, int], np.ndarray] | None = field(
+        default=None, init=False, repr=False
+    )
 
     def __post_init__(self) -> None:
         self.clips = {name: self.datasets[name].split("train") for name in self.mixture.sources}
         self.sizes = {name: len(clips) for name, clips in self.clips.items()}
 
-    def __getitem__(self, index: int) -> View:
+    def __getitems__(self, indices: Sequence[int]) -> list[View]:
+        """The views of a batch in the order of `indices`, decoded in that of the run."""
+        views = {index: self._at(index) for index in sorted(indices)}
+        return [views[index] for index in indices]
+
+    def _at(self, index: int) -> View:
         draw: Draw | None = self.mixture.draw(index)
         failed: list[tuple[str, str]] = []
         while draw is not None:
@@ -58,13 +70,24 @@ class TrainingViews(torch.utils.data.Dataset[View]):
         raise ValueError(f"source {failed[0][0]!r}: not one of its clips can be read")
 
     def _view(self, draw: Draw, failed: list[tuple[str, str]]) -> View:
-        dataset, clip = self.datasets[draw.source], self.clips[draw.source][draw.clip]
         rng = np.random.default_rng(draw.seed)
-        frames = self.reader.read(dataset.root / clip.path, rng.random(), dataset.frame_rate)
-        view = augment(frames, self.augmentation, self.settings.resolution, rng)
+        rng.random()  # the first view's window in time: what is seen in it is drawn after that
+        view = augment(self._frames(draw), self.augmentation, self.settings.resolution, rng)
         video = to_video(view, self.settings.normalize)
+        label = self.clips[draw.source][draw.clip].label
         source = self.mixture.sources.index(draw.source)
-        return View(video, clip.label, source, draw.clip, draw.seed, failed)
+        return View(video, label, source, draw.clip, draw.seed, failed)
+
+    def _frames(self, draw: Draw) -> np.ndarray:
+        """uint8 [T, H, W, 3]: the window that all views of this use of the clip share."""
+        use = draw.source, draw.clip, draw.clip_seed
+        if self._last is not None and self._last[0] == use:
+            return self._last[1]
+        dataset, clip = self.datasets[draw.source], self.clips[draw.source][draw.clip]
+        position = np.random.default_rng(draw.clip_seed).random()
+        frames = self.reader.read(dataset.root / clip.path, position, dataset.frame_rate)
+        self._last = use, frames
+        return frames
 
 
 @dataclass

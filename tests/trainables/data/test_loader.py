@@ -3,11 +3,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from tests.trainables.data.videos import write_video
 from trainables.data.catalog import Clip, Dataset
+from trainables.data.clips import ClipReader
 from trainables.data.loader import Batch, check_unreadable, eval_batches, training_batches
 from trainables.data.mixture import Mixture
 from trainables.training_settings import AugmentSettings, ClipSettings
@@ -66,10 +68,11 @@ def batches(datasets: dict[str, Dataset], **changes: object) -> Iterator[Batch]:
         "workers": 0,
         "max_unreadable": 0.0,
         "mixture": mixture(datasets),
+        "augmentation": AUGMENT,
         **changes,
     }
-    stream = arguments.pop("mixture")
-    return training_batches(datasets, stream, SETTINGS, AUGMENT, **arguments)
+    stream, augmentation = arguments.pop("mixture"), arguments.pop("augmentation")
+    return training_batches(datasets, stream, SETTINGS, augmentation, **arguments)
 
 
 def same(one: Batch, other: Batch) -> bool:
@@ -90,6 +93,70 @@ def test_batches_hold_what_the_mixture_draws(datasets: dict[str, Dataset]) -> No
     assert step == 9
 
 
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
+    """Path and position of every read from here on."""
+    seen: list[tuple[str, float]] = []
+    read = ClipReader.read
+
+    def counted(self: ClipReader, path: Path, position: float, rate: float | None) -> np.ndarray:
+        seen.append((str(path), position))
+        return read(self, path, position, rate)
+
+    monkeypatch.setattr(ClipReader, "read", counted)
+    return seen
+
+
+def test_views_of_a_clip_cost_one_decode_and_share_its_window(
+    datasets: dict[str, Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = mixture(datasets, batch_size=8, views_per_clip=4, total=80)
+    seen = reads(monkeypatch)
+    cropped = list(batches(datasets, mixture=stream))
+    assert len(seen) == len({position for _, position in seen}) == 20
+    for batch in cropped:
+        for start in (0, 4):
+            assert len(batch.clip[start : start + 4].unique()) == 1
+            assert len({video.numpy().tobytes() for video in batch.video[start : start + 4]}) == 4
+    seen.clear()
+    for rank in (0, 1):  # whole clips: no process decodes what another does
+        list(batches(datasets, mixture=stream, rank=rank, world_size=2))
+    assert len(seen) == 20
+    plain = AUGMENT.model_copy(
+        update={"crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "flip": False, "jitter": 0.0}
+    )
+    for batch in batches(datasets, mixture=stream, augmentation=plain):
+        for start in (0, 4):
+            assert (batch.video[start : start + 4] == batch.video[start]).all()
+
+
+def test_views_do_not_depend_on_the_loader_processes_or_the_ranks(
+    datasets: dict[str, Dataset],
+) -> None:
+    stream = mixture(datasets, batch_size=8, views_per_clip=4, total=80)
+    here = list(batches(datasets, mixture=stream, stop_step=2))
+    there = batches(datasets, mixture=stream, stop_step=2, workers=1)
+    assert all(same(one, other) for one, other in zip(here, there, strict=True))
+    thirds = [
+        batches(datasets, mixture=stream, stop_step=2, rank=r, world_size=3) for r in range(3)
+    ]
+    for whole, *parts in zip(here, *thirds, strict=True):  # cut inside of a clip's views
+        assert torch.equal(whole.video, torch.cat([part.video for part in parts]))
+
+
+def test_all_views_of_an_unreadable_clip_are_replaced_by_the_same_clip(
+    datasets: dict[str, Dataset],
+) -> None:
+    stream = mixture(datasets, batch_size=8, views_per_clip=4, total=80)
+    (datasets["real"].root / "1.mp4").write_bytes(b"")
+    replaced = 0
+    for batch in batches(datasets, mixture=stream, max_unreadable=0.34):
+        assert all(len(batch.clip[start : start + 4].unique()) == 1 for start in (0, 4))
+        assert not ((batch.source == 0) & (batch.clip == 1)).any()
+        replaced += len(batch.unreadable)
+    assert replaced % 4 == 0
+    assert replaced > 0
+
+
 def test_only_training_clips_are_drawn(datasets: dict[str, Dataset]) -> None:
     for data in datasets.values():
         (data.root / data.split("report")[0].path).unlink()
@@ -105,12 +172,16 @@ def test_starting_at_a_step_gives_the_batches_of_running_through(
     assert len(resumed) == 4
 
 
-def test_two_ranks_share_the_global_batches_of_one(datasets: dict[str, Dataset]) -> None:
-    parts = [batches(datasets, rank=rank, world_size=2) for rank in (0, 1)]
-    for whole, *halves in zip(batches(datasets), *parts, strict=True):
-        for rank, half in enumerate(halves):
-            assert torch.equal(whole.video[rank::2], half.video)
-            assert torch.equal(whole.seed[rank::2], half.seed)
+@pytest.mark.parametrize(("ranks", "sizes"), [(2, [2, 2]), (3, [1, 1, 2])])
+def test_ranks_share_the_global_batches_of_one(
+    ranks: int, sizes: list[int], datasets: dict[str, Dataset]
+) -> None:
+    parts = [batches(datasets, rank=rank, world_size=ranks) for rank in range(ranks)]
+    for whole, *shards in zip(batches(datasets), *parts, strict=True):
+        assert [len(shard) for shard in shards] == sizes
+        for name in ("video", "seed", "clip"):
+            shared = torch.cat([getattr(shard, name) for shard in shards])
+            assert torch.equal(getattr(whole, name), shared)
 
 
 def test_loader_processes_give_the_batches_of_none(datasets: dict[str, Dataset]) -> None:
