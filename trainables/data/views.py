@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.data.augment import augment, center, to_video
+from trainables.config import TestSettings
+from trainables.data.augment import augment, square_crops, to_video
 from trainables.data.catalog import Clip, Dataset
 from trainables.data.clips import ClipReader, ClipUnreadable
 from trainables.data.mixture import Draw, Mixture
@@ -92,26 +93,37 @@ class TrainingViews(torch.utils.data.Dataset[View]):
 
 @dataclass
 class EvaluationViews(torch.utils.data.Dataset[View]):
-    """The middle view of each clip."""
+    """The views of each clip, by its index: windows in time, each with its crops.
+
+    Windows spread evenly over the clip from its start to its end; one window, or one crop, is the
+    middle. A clip of which one window cannot be read is left out wholly.
+    """
 
     dataset: Dataset
     clips: Sequence[Clip]
     settings: ClipSettings
+    views: TestSettings
     reader: ClipReader
 
-    def __getitem__(self, index: int) -> View:
-        clip = self.clips[index]
-        path = self.dataset.root / clip.path
+    def __getitems__(self, indices: Sequence[int]) -> list[View]:
+        """All views of the clips of a batch, those of a clip next to each other."""
+        return [view for index in indices for view in self._of(index)]
+
+    def _of(self, index: int) -> list[View]:
+        clip, windows = self.clips[index], self.views.clips
+        path, side = self.dataset.root / clip.path, self.settings.resolution
+        positions = np.linspace(0, 1, windows) if windows > 1 else [0.5]
         try:
-            frames = self.reader.read(path, 0.5, self.dataset.frame_rate)
+            read = [self.reader.read(path, p, self.dataset.frame_rate) for p in positions]
         except ClipUnreadable:
-            side = self.settings.resolution
             nothing = torch.zeros(3, self.settings.frames, side, side)
             failed = [(self.dataset.name, clip.path)]
-            return View(nothing, clip.label, 0, index, index, failed, left_out=True)
-        view = center(frames, self.settings.resolution)
-        video = to_video(view, self.settings.normalize)
-        return View(video, clip.label, 0, index, index, [])
+            return [View(nothing, clip.label, 0, index, index, failed, left_out=True)]
+        return [
+            View(to_video(crop, self.settings.normalize), clip.label, 0, index, index, [])
+            for frames in read
+            for crop in square_crops(frames, side, self.views.crops)
+        ]
 
 
 def check_unreadable(

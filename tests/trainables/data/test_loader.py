@@ -2,14 +2,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
 
 from tests.trainables.data.videos import write_video
+from trainables.config import TestSettings as Views
+from trainables.data.augment import to_video
 from trainables.data.catalog import Clip, Dataset
-from trainables.data.clips import ClipReader
+from trainables.data.clips import ClipReader, ClipUnreadable, read_clip
 from trainables.data.loader import Batch, check_unreadable, eval_batches, training_batches
 from trainables.data.mixture import Mixture
 from trainables.training_settings import AugmentSettings, ClipSettings
@@ -244,10 +247,17 @@ def test_the_limit_counts_paths_and_not_times_and_029_of_100_allows_29() -> None
         check_unreadable([*found, ("real", "x.mp4")], {"real": 100}, 0.29)
 
 
+def evaluated(
+    data: Dataset, clips: int = 1, crops: Literal[1, 3] = 1, **changes: object
+) -> Iterator[Batch]:
+    arguments: dict = {"batch_size": 4, "workers": 0, "max_unreadable": 0.0, **changes}
+    views = Views(clips=clips, crops=crops)
+    return eval_batches(data, data.clips, SETTINGS, views, **arguments)
+
+
 def test_evaluation_sees_every_clip_once_in_order(datasets: dict[str, Dataset]) -> None:
     data = datasets["virtual"]
-    stream = eval_batches(data, data.clips, SETTINGS, batch_size=4, workers=0, max_unreadable=0)
-    seen = list(stream)
+    seen = list(evaluated(data))
     assert [len(batch) for batch in seen] == [4, 3]
     assert torch.cat([batch.clip for batch in seen]).tolist() == list(range(7))
     assert torch.cat([batch.label for batch in seen]).tolist() == [c.label for c in data.clips]
@@ -260,10 +270,7 @@ def test_evaluation_leaves_out_and_lists_what_cannot_be_read(datasets: dict[str,
         (data.root / name).write_bytes(b"")
 
     def run(max_unreadable: float) -> list[Batch]:
-        stream = eval_batches(
-            data, data.clips, SETTINGS, batch_size=2, workers=0, max_unreadable=max_unreadable
-        )
-        return list(stream)
+        return list(evaluated(data, batch_size=2, max_unreadable=max_unreadable))
 
     seen = run(0.6)
     assert [batch.clip.tolist() for batch in seen] == [[2, 3], [5]]
@@ -275,6 +282,67 @@ def test_evaluation_leaves_out_and_lists_what_cannot_be_read(datasets: dict[str,
         (data.root / clip.path).write_bytes(b"")
     with pytest.raises(ValueError, match="'virtual': not one of its clips can be read"):
         run(1.0)
+
+
+def test_evaluation_views_are_windows_from_start_to_end_each_with_its_crops(
+    datasets: dict[str, Dataset],
+) -> None:
+    data = datasets["virtual"]
+    seen = list(evaluated(data, clips=3, crops=3))
+    assert [len(batch) for batch in seen] == [4 * 9, 3 * 9]
+    assert torch.cat([batch.clip for batch in seen]).tolist() == [
+        i for i in range(7) for _ in range(9)
+    ]
+    assert torch.cat([batch.label for batch in seen]).tolist() == [
+        i for i in range(7) for _ in range(9)
+    ]
+    for batch in seen:
+        for index, views in zip(batch.clip[::9], batch.video.split(9), strict=True):
+            path = data.root / data.clips[int(index)].path
+            for window, position in enumerate((0, 0.5, 1)):
+                frames = read_clip(
+                    path, frames=4, seconds=0.6, position=position, short_side=16, frame_rate=None
+                )
+                assert frames.shape == (4, 16, 21, 3)
+                for crop, left in enumerate((0, 2, 5)):
+                    expected = to_video(frames[:, :, left : left + 16], "per_clip")
+                    assert torch.equal(views[3 * window + crop], expected)
+
+
+def test_one_view_is_the_middle_and_two_windows_are_the_ends(datasets: dict[str, Dataset]) -> None:
+    data = datasets["virtual"]
+    nine = torch.cat([batch.video for batch in evaluated(data, clips=3, crops=3)]).unflatten(
+        0, (7, 9)
+    )
+    one = torch.cat([batch.video for batch in evaluated(data)])
+    assert torch.equal(one, nine[:, 4])
+    two = torch.cat([batch.video for batch in evaluated(data, clips=2)]).unflatten(0, (7, 2))
+    assert torch.equal(two, nine[:, [1, 7]])
+
+
+def test_evaluation_views_are_the_same_from_loader_processes(datasets: dict[str, Dataset]) -> None:
+    here = evaluated(datasets["real"], clips=2, crops=3)
+    there = evaluated(datasets["real"], clips=2, crops=3, workers=2)
+    assert all(same(one, other) for one, other in zip(here, there, strict=True))
+
+
+def test_a_clip_that_cannot_be_read_is_left_out_with_all_its_views(
+    datasets: dict[str, Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = datasets["virtual"]
+    (data.root / "2.mp4").write_bytes(b"")
+    read = ClipReader.read
+
+    def fails_late(self: ClipReader, path: Path, position: float, rate: float | None) -> np.ndarray:
+        if path.name == "5.mp4" and position == 1:
+            raise ClipUnreadable(path, "its end is missing")
+        return read(self, path, position, rate)
+
+    monkeypatch.setattr(ClipReader, "read", fails_late)
+    seen = list(evaluated(data, clips=2, crops=3, max_unreadable=0.3))
+    assert [batch.clip[::6].tolist() for batch in seen] == [[0, 1, 3], [4, 6]]
+    assert all(len(batch.video) == len(batch) for batch in seen)
+    assert [batch.unreadable for batch in seen] == [[("virtual", "2.mp4")], [("virtual", "5.mp4")]]
 
 
 def test_a_batch_splits_into_parts_and_counts_its_unreadable_clips_once(
