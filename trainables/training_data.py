@@ -74,7 +74,8 @@ def mixed_data(
     """The stream of stage 1 or 2; clips that fill no whole batch of an epoch are left out.
 
     Raises:
-        ValueError: an epoch shorter than a batch; more processes than clips in a batch.
+        ValueError: an epoch shorter than a batch; more processes than clips in a batch; a batch
+            that does not hold all views of its clips.
     """
     assert isinstance(settings.clips_per_epoch, int), "resolved when the stage was described"
     batch_size = settings.optimizer.batch_size
@@ -94,6 +95,7 @@ def mixed_data(
         seed=seed,
         total=settings.epochs * steps_per_epoch * batch_size,
         match_repetition=settings.mixture.match_repetition,
+        views_per_clip=settings.views_per_clip,
     )
     return TrainingData(
         run=run,

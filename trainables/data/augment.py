@@ -35,12 +35,22 @@ def augment(
     return view
 
 
-def center(frames: np.ndarray, size: int) -> np.ndarray:
-    """The square in the middle of uint8 [T, H, W, 3], as uint8 [T, size, size, 3]."""
+def square_crops(frames: np.ndarray, size: int, count: int) -> list[np.ndarray]:
+    """`count` squares of uint8 [T, H, W, 3], each resized to uint8 [T, size, size, 3].
+
+    Their side is the shorter side of the frames. One is in the middle; more are spread evenly
+    along the longer side, from its start to its end.
+    """
     height, width = frames.shape[1:3]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return _resize(frames[:, top : top + side, left : left + side], size)
+    side, room = min(height, width), abs(height - width)
+    starts = [room * i // (count - 1) for i in range(count)] if count > 1 else [room // 2]
+    wide = width > height
+    return [
+        _resize(
+            frames[:, :, start : start + side] if wide else frames[:, start : start + side], size
+        )
+        for start in starts
+    ]
 
 
 def to_video(frames: np.ndarray, normalize: Literal["imagenet", "per_clip"]) -> torch.Tensor:

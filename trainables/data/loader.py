@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from trainables.config import TestSettings
 from trainables.data.augment import TRAINING_MARGIN
 from trainables.data.catalog import Clip, Dataset
 from trainables.data.clips import ClipReader
@@ -24,6 +25,8 @@ KEPT_BYTES = 512 * 2**20  # of decoded short clips, per rank
 
 @dataclass(frozen=True)
 class Batch:
+    """Views of clips; in evaluation, all of a clip's views next to each other."""
+
     video: Tensor  # float32 [B, 3, T, H, W], normalised
     label: Tensor  # int64 [B]: index into the classes of the clip's own dataset
     source: Tensor  # int64 [B]: index into `mixture.sources`; 0 in evaluation
@@ -66,7 +69,10 @@ def training_batches(
     workers: int,
     max_unreadable: float,
 ) -> Iterator[Batch]:
-    """This rank's part ([rank::world_size]) of the global batches `start_step` to `stop_step` - 1.
+    """This rank's part of the global batches `start_step` to `stop_step` - 1.
+
+    The parts of all ranks, one after the other, are the global batch; consecutive entries of it
+    are views of one clip, which one process then decodes once.
 
     The batches follow from the mixture and the settings alone, not from `workers` or
     `start_step`. A clip that cannot be read is replaced by another of the same source.
@@ -79,9 +85,9 @@ def training_batches(
     reader = _reader(clip, side, KEPT_BYTES // max(1, workers))
     views = TrainingViews(datasets, mixture, clip, augmentation, reader, max_unreadable)
     size = mixture.batch_size
+    first, last = (part * size // world_size for part in (rank, rank + 1))
     indices: list[Sequence[int]] = [
-        range(step * size + rank, (step + 1) * size, world_size)
-        for step in range(start_step, stop_step)
+        range(step * size + first, step * size + last) for step in range(start_step, stop_step)
     ]
     yield from _checked(_load(views, indices, workers), views.sizes, max_unreadable)
 
@@ -90,12 +96,16 @@ def eval_batches(
     dataset: Dataset,
     clips: Sequence[Clip],
     settings: ClipSettings,
+    views: TestSettings,
     *,
     batch_size: int,
     workers: int,
     max_unreadable: float,
 ) -> Iterator[Batch]:
-    """Every clip of `clips` once and in order, its middle in time and space.
+    """All views of every clip of `clips`, in order, `batch_size` clips a batch.
+
+    A clip is V = views.clips x views.crops consecutive entries of one batch, all with its index
+    in `clip`: [B] is [B / V, V]. See `EvaluationViews`.
 
     Clips that cannot be read are left out, and listed in the `unreadable` of a batch near.
 
@@ -103,13 +113,13 @@ def eval_batches(
         ValueError: when more than `max_unreadable` of `clips` could not be read, or all.
     """
     reader = _reader(settings, settings.resolution, keep_bytes=0)
-    views = EvaluationViews(dataset, clips, settings, reader)
+    clip_views = EvaluationViews(dataset, clips, settings, views, reader)
     starts = range(0, len(clips), batch_size)
     indices: list[Sequence[int]] = [
         range(start, min(start + batch_size, len(clips))) for start in starts
     ]
     sizes = {dataset.name: len(clips)}
-    yield from _without_empty(_checked(_load(views, indices, workers), sizes, max_unreadable))
+    yield from _without_empty(_checked(_load(clip_views, indices, workers), sizes, max_unreadable))
 
 
 def _without_empty(batches: Iterable[Batch]) -> Iterator[Batch]:

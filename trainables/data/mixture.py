@@ -131,26 +131,32 @@ def kept_clips(sizes: Mapping[str, int], shares: Mapping[str, Share]) -> dict[st
 class Draw:
     source: str
     clip: int  # index into the source's training clips
-    seed: int  # of everything random about this use of the clip, 0 <= seed < 2**63
+    seed: int  # of everything random about this view of the clip, 0 <= seed < 2**63
+    clip_seed: int  # of what all views of this use of the clip share; the first view's `seed`
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mixture:
-    """The stream of clips of a run: index 0 to `total` - 1, over all epochs.
+    """The stream of views of a run: index 0 to `total` - 1, over all epochs.
+
+    Each clip that is drawn is used `views_per_clip` times in a row. Where the granularity is a
+    clip, shares are exact to one clip with all its views.
 
     `sizes`: training clips that exist, per source; `match_repetition`: see `kept_clips`.
 
     Raises:
-        ValueError: shares that `parse_shares` refuses or of an unknown source; an empty source.
+        ValueError: shares that `parse_shares` refuses or of an unknown source; an empty source;
+            a batch that does not hold whole clips.
     """
 
     sizes: Mapping[str, int]
     shares: Mapping[str, Share]
     granularity: Literal["clip", "batch"]
-    batch_size: int  # clips of a global batch
+    batch_size: int  # views of a global batch
     seed: int
-    total: int  # clips of the whole run
+    total: int  # views of the whole run
     match_repetition: bool = False
+    views_per_clip: int = 1
     _orders: dict[str, tuple[int, np.ndarray]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -163,6 +169,11 @@ class Mixture:
         for name, size in self.sizes.items():
             if size < 1:
                 raise ValueError(f"source {name!r} has no training clips; give it some or drop it")
+        if self.batch_size % self.views_per_clip:
+            raise ValueError(
+                f"optimizer.batch_size {self.batch_size} is not a multiple of views_per_clip "
+                f"{self.views_per_clip}; a batch holds all views of its clips: change one of them"
+            )
 
     @cached_property
     def sources(self) -> tuple[str, ...]:
@@ -187,10 +198,10 @@ class Mixture:
 
     @property
     def _unit(self) -> int:
-        return 1 if self.granularity == "clip" else self.batch_size
+        return self.views_per_clip if self.granularity == "clip" else self.batch_size
 
     def _drawn(self, stop: int) -> np.ndarray:
-        """int64 [sources]: clips of each source among the first `stop`."""
+        """int64 [sources]: views of each source among the first `stop`."""
         period = len(self._pattern)
         unit, inside = divmod(stop, self._unit)
         passes, position = divmod(unit, period)
@@ -199,37 +210,47 @@ class Mixture:
         drawn[self._pattern[position]] += inside
         return drawn
 
+    def source_index(self, index: int) -> int:
+        """Index into `sources` of the source that `index` draws from."""
+        assert 0 <= index < self.total, f"index {index} is outside the run of {self.total} views"
+        return int(self._pattern[index // self._unit % len(self._pattern)])
+
     def draw(self, index: int) -> Draw:
-        """The clip at `index`; within a source none is used again before all were used."""
-        assert 0 <= index < self.total, f"index {index} is outside the run of {self.total} clips"
-        source_index = int(self._pattern[index // self._unit % len(self._pattern)])
-        source = self.sources[source_index]
-        nth = int(self._drawn(index)[source_index])
+        """The view at `index`; within a source no clip is drawn again before all were drawn."""
+        source_index = self.source_index(index)
+        source, first = self.sources[source_index], self._first_view(index)
+        nth = int(self._drawn(first)[source_index]) // self.views_per_clip
         clip = self._clip(source, nth)
-        return Draw(source, clip, _hash(self.seed, "draw", index))
+        seeds = [_hash(self.seed, "draw", view) for view in (index, first)]
+        return Draw(source, clip, *seeds)
 
     def replacement(self, index: int, attempt: int) -> Draw | None:
         """The stand-in to try (`attempt` 1, 2, ...) for a clip that cannot be read.
 
-        Another clip of the same source, never one tried before; None when there is none left.
+        Another clip of the same source, never one tried before, and the same for all views of the
+        clip; None when there is none left.
         """
-        first = self.draw(index)
-        others = np.delete(self._subset(first.source), self._place(first))
+        unreadable, first = self.draw(index), self._first_view(index)
+        others = np.delete(self._subset(unreadable.source), self._place(unreadable))
         if attempt > len(others):
             return None
-        seed = _hash(self.seed, "replacement", index)
+        seed = _hash(self.seed, "replacement", first)
         clip = np.random.default_rng(seed).permutation(others)[attempt - 1]
-        return Draw(first.source, int(clip), _hash(self.seed, "draw", index, attempt))
+        seeds = [_hash(self.seed, "draw", view, attempt) for view in (index, first)]
+        return Draw(unreadable.source, int(clip), *seeds)
 
     def counts(self, start: int, stop: int) -> dict[str, int]:
-        """Clips of each source among the indices from `start` to `stop` - 1."""
+        """Views of each source among the indices from `start` to `stop` - 1."""
         drawn = self._drawn(stop) - self._drawn(start)
         return {name: int(count) for name, count in zip(self.sources, drawn, strict=True)}
 
     def repetition(self, total: int) -> dict[str, float]:
-        """How often `total` clips use each source's clips: drawn / (existing and kept)."""
+        """How often `total` views use each source's clips: drawn / (existing and kept)."""
         counts = self.counts(0, total)
         return {name: count / self.kept[name] for name, count in counts.items()}
+
+    def _first_view(self, index: int) -> int:
+        return index - index % self.views_per_clip
 
     def _place(self, draw: Draw) -> int:
         return int(np.flatnonzero(self._subset(draw.source) == draw.clip)[0])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.data.augment import augment, center, to_video
+from trainables.config import TestSettings
+from trainables.data.augment import augment, square_crops, to_video
 from trainables.data.catalog import Clip, Dataset
 from trainables.data.clips import ClipReader, ClipUnreadable
 from trainables.data.mixture import Draw, Mixture
@@ -31,7 +32,11 @@ class View:
 
 @dataclass
 class TrainingViews(torch.utils.data.Dataset[View]):
-    """The view at each global index of the run."""
+    """The view at each global index of the run.
+
+    The window that was decoded last is kept, so that views of a clip that are read one after the
+    other cost one decode.
+    """
 
     datasets: Mapping[str, Dataset]
     mixture: Mixture
@@ -39,12 +44,20 @@ class TrainingViews(torch.utils.data.Dataset[View]):
     augmentation: AugmentSettings
     reader: ClipReader
     max_unreadable: float
+    _last: tuple[tuple[str, int, int], np.ndarray] | None = field(
+        default=None, init=False, repr=False
+    )
 
     def __post_init__(self) -> None:
         self.clips = {name: self.datasets[name].split("train") for name in self.mixture.sources}
         self.sizes = {name: len(clips) for name, clips in self.clips.items()}
 
-    def __getitem__(self, index: int) -> View:
+    def __getitems__(self, indices: Sequence[int]) -> list[View]:
+        """The views of a batch in the order of `indices`, decoded in that of the run."""
+        views = {index: self._at(index) for index in sorted(indices)}
+        return [views[index] for index in indices]
+
+    def _at(self, index: int) -> View:
         draw: Draw | None = self.mixture.draw(index)
         failed: list[tuple[str, str]] = []
         while draw is not None:
@@ -58,37 +71,59 @@ class TrainingViews(torch.utils.data.Dataset[View]):
         raise ValueError(f"source {failed[0][0]!r}: not one of its clips can be read")
 
     def _view(self, draw: Draw, failed: list[tuple[str, str]]) -> View:
-        dataset, clip = self.datasets[draw.source], self.clips[draw.source][draw.clip]
         rng = np.random.default_rng(draw.seed)
-        frames = self.reader.read(dataset.root / clip.path, rng.random(), dataset.frame_rate)
-        view = augment(frames, self.augmentation, self.settings.resolution, rng)
+        rng.random()  # the first view's window in time: what is seen in it is drawn after that
+        view = augment(self._frames(draw), self.augmentation, self.settings.resolution, rng)
         video = to_video(view, self.settings.normalize)
+        label = self.clips[draw.source][draw.clip].label
         source = self.mixture.sources.index(draw.source)
-        return View(video, clip.label, source, draw.clip, draw.seed, failed)
+        return View(video, label, source, draw.clip, draw.seed, failed)
+
+    def _frames(self, draw: Draw) -> np.ndarray:
+        """uint8 [T, H, W, 3]: the window that all views of this use of the clip share."""
+        use = draw.source, draw.clip, draw.clip_seed
+        if self._last is not None and self._last[0] == use:
+            return self._last[1]
+        dataset, clip = self.datasets[draw.source], self.clips[draw.source][draw.clip]
+        position = np.random.default_rng(draw.clip_seed).random()
+        frames = self.reader.read(dataset.root / clip.path, position, dataset.frame_rate)
+        self._last = use, frames
+        return frames
 
 
 @dataclass
 class EvaluationViews(torch.utils.data.Dataset[View]):
-    """The middle view of each clip."""
+    """The views of each clip, by its index: windows in time, each with its crops.
+
+    Windows spread evenly over the clip from its start to its end; one window, or one crop, is the
+    middle. A clip of which one window cannot be read is left out wholly.
+    """
 
     dataset: Dataset
     clips: Sequence[Clip]
     settings: ClipSettings
+    views: TestSettings
     reader: ClipReader
 
-    def __getitem__(self, index: int) -> View:
-        clip = self.clips[index]
-        path = self.dataset.root / clip.path
+    def __getitems__(self, indices: Sequence[int]) -> list[View]:
+        """All views of the clips of a batch, those of a clip next to each other."""
+        return [view for index in indices for view in self._of(index)]
+
+    def _of(self, index: int) -> list[View]:
+        clip, windows = self.clips[index], self.views.clips
+        path, side = self.dataset.root / clip.path, self.settings.resolution
+        positions = np.linspace(0, 1, windows) if windows > 1 else [0.5]
         try:
-            frames = self.reader.read(path, 0.5, self.dataset.frame_rate)
+            read = [self.reader.read(path, p, self.dataset.frame_rate) for p in positions]
         except ClipUnreadable:
-            side = self.settings.resolution
             nothing = torch.zeros(3, self.settings.frames, side, side)
             failed = [(self.dataset.name, clip.path)]
-            return View(nothing, clip.label, 0, index, index, failed, left_out=True)
-        view = center(frames, self.settings.resolution)
-        video = to_video(view, self.settings.normalize)
-        return View(video, clip.label, 0, index, index, [])
+            return [View(nothing, clip.label, 0, index, index, failed, left_out=True)]
+        return [
+            View(to_video(crop, self.settings.normalize), clip.label, 0, index, index, [])
+            for frames in read
+            for crop in square_crops(frames, side, self.views.crops)
+        ]
 
 
 def check_unreadable(

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from trainables.config import TestSettings
 from trainables.data.catalog import Clip, Dataset
 from trainables.data.loader import Batch, eval_batches
 from trainables.models.heads import Classifier, smoothed_cross_entropy
@@ -15,6 +16,7 @@ from trainables.stage_run import StageRun
 from trainables.training_settings import ClipSettings
 
 EVALUATION_BATCH = 64
+ONE_VIEW = TestSettings(clips=1, crops=1)
 
 
 class Classification(nn.Module):
@@ -61,6 +63,7 @@ def accuracy(
         dataset,
         clips[rank() :: world_size()],
         clip,
+        ONE_VIEW,
         batch_size=EVALUATION_BATCH,
         workers=run.execution.loader_workers,
         max_unreadable=max_unreadable,

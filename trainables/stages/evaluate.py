@@ -10,7 +10,7 @@ from trainables.models.heads import Classifier, label_space
 from trainables.models.video_vit import VideoViT
 from trainables.settings import parse
 from trainables.stage_run import Outcome, StageRun
-from trainables.stages.classification import EVALUATION_BATCH, classified
+from trainables.stages.classification import EVALUATION_BATCH, ONE_VIEW, classified
 from trainables.stages.features import group_ids
 from trainables.stages.weights import load_weights
 from trainables.training_settings import ClipSettings, ModelSettings
@@ -29,6 +29,7 @@ def run_evaluate(run: StageRun) -> Outcome:
         dataset,
         clips,
         clip,
+        ONE_VIEW,
         batch_size=EVALUATION_BATCH,
         workers=run.execution.loader_workers,
         max_unreadable=settings["max_unreadable"],

@@ -11,7 +11,7 @@ from trainables.data.catalog import Clip
 from trainables.data.loader import eval_batches
 from trainables.settings import parse
 from trainables.stage_run import Outcome, StageRun
-from trainables.stages.classification import EVALUATION_BATCH
+from trainables.stages.classification import EVALUATION_BATCH, ONE_VIEW
 from trainables.stages.weights import trunk_from, writer
 from trainables.training_settings import ClipSettings, ModelSettings
 
@@ -30,6 +30,7 @@ def run_features(run: StageRun) -> Outcome:
             dataset,
             clips,
             clip,
+            ONE_VIEW,
             batch_size=EVALUATION_BATCH,
             workers=run.execution.loader_workers,
             max_unreadable=settings["max_unreadable"],

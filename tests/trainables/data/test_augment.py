@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainables.data.augment import augment, center, to_video
+from trainables.data.augment import augment, square_crops, to_video
 from trainables.training_settings import AugmentSettings
 
 
@@ -76,10 +76,19 @@ def test_jitter_changes_colour_and_not_place() -> None:
     assert 125 < max(levels) <= 142  # gray has no contrast and no saturation: brightness alone
 
 
-def test_the_centre_is_the_square_in_the_middle() -> None:
+def test_one_crop_is_the_square_in_the_middle() -> None:
     frames = still(20, 30)
-    assert np.array_equal(center(frames, 20), frames[:, :, 5:25])
-    assert center(frames, 12).shape == (5, 12, 12, 3)
+    (middle,) = square_crops(frames, 20, 1)
+    assert np.array_equal(middle, frames[:, :, 5:25])
+    assert square_crops(frames, 12, 1)[0].shape == (5, 12, 12, 3)
+
+
+def test_three_crops_lie_along_the_longer_side() -> None:
+    wide, tall = still(20, 31), still(31, 20)
+    across, down = square_crops(wide, 20, 3), square_crops(tall, 20, 3)
+    for index, start in enumerate((0, 5, 11)):
+        assert np.array_equal(across[index], wide[:, :, start : start + 20])
+        assert np.array_equal(down[index], tall[:, start : start + 20])
 
 
 def test_videos_are_normalised_with_channels_first() -> None:

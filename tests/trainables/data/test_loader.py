@@ -2,12 +2,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import pytest
 import torch
 
 from tests.trainables.data.videos import write_video
+from trainables.config import TestSettings as Views
+from trainables.data.augment import to_video
 from trainables.data.catalog import Clip, Dataset
+from trainables.data.clips import ClipReader, ClipUnreadable, read_clip
 from trainables.data.loader import Batch, check_unreadable, eval_batches, training_batches
 from trainables.data.mixture import Mixture
 from trainables.training_settings import AugmentSettings, ClipSettings
@@ -66,10 +71,11 @@ def batches(datasets: dict[str, Dataset], **changes: object) -> Iterator[Batch]:
         "workers": 0,
         "max_unreadable": 0.0,
         "mixture": mixture(datasets),
+        "augmentation": AUGMENT,
         **changes,
     }
-    stream = arguments.pop("mixture")
-    return training_batches(datasets, stream, SETTINGS, AUGMENT, **arguments)
+    stream, augmentation = arguments.pop("mixture"), arguments.pop("augmentation")
+    return training_batches(datasets, stream, SETTINGS, augmentation, **arguments)
 
 
 def same(one: Batch, other: Batch) -> bool:
@@ -90,6 +96,70 @@ def test_batches_hold_what_the_mixture_draws(datasets: dict[str, Dataset]) -> No
     assert step == 9
 
 
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
+    """Path and position of every read from here on."""
+    seen: list[tuple[str, float]] = []
+    read = ClipReader.read
+
+    def counted(self: ClipReader, path: Path, position: float, rate: float | None) -> np.ndarray:
+        seen.append((str(path), position))
+        return read(self, path, position, rate)
+
+    monkeypatch.setattr(ClipReader, "read", counted)
+    return seen
+
+
+def test_views_of_a_clip_cost_one_decode_and_share_its_window(
+    datasets: dict[str, Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = mixture(datasets, batch_size=8, views_per_clip=4, total=80)
+    seen = reads(monkeypatch)
+    cropped = list(batches(datasets, mixture=stream))
+    assert len(seen) == len({position for _, position in seen}) == 20
+    for batch in cropped:
+        for start in (0, 4):
+            assert len(batch.clip[start : start + 4].unique()) == 1
+            assert len({video.numpy().tobytes() for video in batch.video[start : start + 4]}) == 4
+    seen.clear()
+    for rank in (0, 1):  # whole clips: no process decodes what another does
+        list(batches(datasets, mixture=stream, rank=rank, world_size=2))
+    assert len(seen) == 20
+    plain = AUGMENT.model_copy(
+        update={"crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "flip": False, "jitter": 0.0}
+    )
+    for batch in batches(datasets, mixture=stream, augmentation=plain):
+        for start in (0, 4):
+            assert (batch.video[start : start + 4] == batch.video[start]).all()
+
+
+def test_views_do_not_depend_on_the_loader_processes_or_the_ranks(
+    datasets: dict[str, Dataset],
+) -> None:
+    stream = mixture(datasets, batch_size=8, views_per_clip=4, total=80)
+    here = list(batches(datasets, mixture=stream, stop_step=2))
+    there = batches(datasets, mixture=stream, stop_step=2, workers=1)
+    assert all(same(one, other) for one, other in zip(here, there, strict=True))
+    thirds = [
+        batches(datasets, mixture=stream, stop_step=2, rank=r, world_size=3) for r in range(3)
+    ]
+    for whole, *parts in zip(here, *thirds, strict=True):  # cut inside of a clip's views
+        assert torch.equal(whole.video, torch.cat([part.video for part in parts]))
+
+
+def test_all_views_of_an_unreadable_clip_are_replaced_by_the_same_clip(
+    datasets: dict[str, Dataset],
+) -> None:
+    stream = mixture(datasets, batch_size=8, views_per_clip=4, total=80)
+    (datasets["real"].root / "1.mp4").write_bytes(b"")
+    replaced = 0
+    for batch in batches(datasets, mixture=stream, max_unreadable=0.34):
+        assert all(len(batch.clip[start : start + 4].unique()) == 1 for start in (0, 4))
+        assert not ((batch.source == 0) & (batch.clip == 1)).any()
+        replaced += len(batch.unreadable)
+    assert replaced % 4 == 0
+    assert replaced > 0
+
+
 def test_only_training_clips_are_drawn(datasets: dict[str, Dataset]) -> None:
     for data in datasets.values():
         (data.root / data.split("report")[0].path).unlink()
@@ -105,12 +175,16 @@ def test_starting_at_a_step_gives_the_batches_of_running_through(
     assert len(resumed) == 4
 
 
-def test_two_ranks_share_the_global_batches_of_one(datasets: dict[str, Dataset]) -> None:
-    parts = [batches(datasets, rank=rank, world_size=2) for rank in (0, 1)]
-    for whole, *halves in zip(batches(datasets), *parts, strict=True):
-        for rank, half in enumerate(halves):
-            assert torch.equal(whole.video[rank::2], half.video)
-            assert torch.equal(whole.seed[rank::2], half.seed)
+@pytest.mark.parametrize(("ranks", "sizes"), [(2, [2, 2]), (3, [1, 1, 2])])
+def test_ranks_share_the_global_batches_of_one(
+    ranks: int, sizes: list[int], datasets: dict[str, Dataset]
+) -> None:
+    parts = [batches(datasets, rank=rank, world_size=ranks) for rank in range(ranks)]
+    for whole, *shards in zip(batches(datasets), *parts, strict=True):
+        assert [len(shard) for shard in shards] == sizes
+        for name in ("video", "seed", "clip"):
+            shared = torch.cat([getattr(shard, name) for shard in shards])
+            assert torch.equal(getattr(whole, name), shared)
 
 
 def test_loader_processes_give_the_batches_of_none(datasets: dict[str, Dataset]) -> None:
@@ -173,10 +247,17 @@ def test_the_limit_counts_paths_and_not_times_and_029_of_100_allows_29() -> None
         check_unreadable([*found, ("real", "x.mp4")], {"real": 100}, 0.29)
 
 
+def evaluated(
+    data: Dataset, clips: int = 1, crops: Literal[1, 3] = 1, **changes: object
+) -> Iterator[Batch]:
+    arguments: dict = {"batch_size": 4, "workers": 0, "max_unreadable": 0.0, **changes}
+    views = Views(clips=clips, crops=crops)
+    return eval_batches(data, data.clips, SETTINGS, views, **arguments)
+
+
 def test_evaluation_sees_every_clip_once_in_order(datasets: dict[str, Dataset]) -> None:
     data = datasets["virtual"]
-    stream = eval_batches(data, data.clips, SETTINGS, batch_size=4, workers=0, max_unreadable=0)
-    seen = list(stream)
+    seen = list(evaluated(data))
     assert [len(batch) for batch in seen] == [4, 3]
     assert torch.cat([batch.clip for batch in seen]).tolist() == list(range(7))
     assert torch.cat([batch.label for batch in seen]).tolist() == [c.label for c in data.clips]
@@ -189,10 +270,7 @@ def test_evaluation_leaves_out_and_lists_what_cannot_be_read(datasets: dict[str,
         (data.root / name).write_bytes(b"")
 
     def run(max_unreadable: float) -> list[Batch]:
-        stream = eval_batches(
-            data, data.clips, SETTINGS, batch_size=2, workers=0, max_unreadable=max_unreadable
-        )
-        return list(stream)
+        return list(evaluated(data, batch_size=2, max_unreadable=max_unreadable))
 
     seen = run(0.6)
     assert [batch.clip.tolist() for batch in seen] == [[2, 3], [5]]
@@ -204,6 +282,67 @@ def test_evaluation_leaves_out_and_lists_what_cannot_be_read(datasets: dict[str,
         (data.root / clip.path).write_bytes(b"")
     with pytest.raises(ValueError, match="'virtual': not one of its clips can be read"):
         run(1.0)
+
+
+def test_evaluation_views_are_windows_from_start_to_end_each_with_its_crops(
+    datasets: dict[str, Dataset],
+) -> None:
+    data = datasets["virtual"]
+    seen = list(evaluated(data, clips=3, crops=3))
+    assert [len(batch) for batch in seen] == [4 * 9, 3 * 9]
+    assert torch.cat([batch.clip for batch in seen]).tolist() == [
+        i for i in range(7) for _ in range(9)
+    ]
+    assert torch.cat([batch.label for batch in seen]).tolist() == [
+        i for i in range(7) for _ in range(9)
+    ]
+    for batch in seen:
+        for index, views in zip(batch.clip[::9], batch.video.split(9), strict=True):
+            path = data.root / data.clips[int(index)].path
+            for window, position in enumerate((0, 0.5, 1)):
+                frames = read_clip(
+                    path, frames=4, seconds=0.6, position=position, short_side=16, frame_rate=None
+                )
+                assert frames.shape == (4, 16, 21, 3)
+                for crop, left in enumerate((0, 2, 5)):
+                    expected = to_video(frames[:, :, left : left + 16], "per_clip")
+                    assert torch.equal(views[3 * window + crop], expected)
+
+
+def test_one_view_is_the_middle_and_two_windows_are_the_ends(datasets: dict[str, Dataset]) -> None:
+    data = datasets["virtual"]
+    nine = torch.cat([batch.video for batch in evaluated(data, clips=3, crops=3)]).unflatten(
+        0, (7, 9)
+    )
+    one = torch.cat([batch.video for batch in evaluated(data)])
+    assert torch.equal(one, nine[:, 4])
+    two = torch.cat([batch.video for batch in evaluated(data, clips=2)]).unflatten(0, (7, 2))
+    assert torch.equal(two, nine[:, [1, 7]])
+
+
+def test_evaluation_views_are_the_same_from_loader_processes(datasets: dict[str, Dataset]) -> None:
+    here = evaluated(datasets["real"], clips=2, crops=3)
+    there = evaluated(datasets["real"], clips=2, crops=3, workers=2)
+    assert all(same(one, other) for one, other in zip(here, there, strict=True))
+
+
+def test_a_clip_that_cannot_be_read_is_left_out_with_all_its_views(
+    datasets: dict[str, Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = datasets["virtual"]
+    (data.root / "2.mp4").write_bytes(b"")
+    read = ClipReader.read
+
+    def fails_late(self: ClipReader, path: Path, position: float, rate: float | None) -> np.ndarray:
+        if path.name == "5.mp4" and position == 1:
+            raise ClipUnreadable(path, "its end is missing")
+        return read(self, path, position, rate)
+
+    monkeypatch.setattr(ClipReader, "read", fails_late)
+    seen = list(evaluated(data, clips=2, crops=3, max_unreadable=0.3))
+    assert [batch.clip[::6].tolist() for batch in seen] == [[0, 1, 3], [4, 6]]
+    assert all(len(batch.video) == len(batch) for batch in seen)
+    assert [batch.unreadable for batch in seen] == [[("virtual", "2.mp4")], [("virtual", "5.mp4")]]
 
 
 def test_a_batch_splits_into_parts_and_counts_its_unreadable_clips_once(

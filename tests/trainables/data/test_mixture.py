@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from decimal import Decimal
 
 import numpy as np
@@ -170,3 +171,68 @@ def test_matched_repetition_is_the_same_for_all_sources_and_all_shares() -> None
         used = {(d.source, d.clip) for d in map(stream.draw, range(4000))}
         assert len(used) == 100
         assert all(value in (0, 40) for value in stream.repetition(4000).values())
+
+
+def test_one_view_a_clip_is_the_stream_that_the_first_results_came_from() -> None:
+    # Computed with the code of commit 081a12b, before clips had views.
+    draws = [
+        (draw.source, draw.clip, draw.seed)
+        for granularity in ("clip", "batch")
+        for draw in map(mixture(granularity=granularity).draw, range(1000))
+    ]
+    digest = hashlib.sha256(repr(draws).encode()).hexdigest()
+    assert digest == "aaf52c2167eb2795b6fe854f0e43175b724d33b7d3b263a82dddf2bad42136b2"
+    stand_in = mixture().replacement(5, 2)
+    assert stand_in is not None
+    assert (stand_in.clip, stand_in.seed) == (2, 6881538501960116164)
+
+
+@pytest.mark.parametrize("granularity", ["clip", "batch"])
+def test_views_of_a_clip_are_runs_that_differ_in_their_seeds_alone(granularity: str) -> None:
+    stream = mixture(granularity=granularity, batch_size=12, views_per_clip=4, total=2400)
+    draws = [stream.draw(index) for index in range(2400)]
+    runs = [draws[i : i + 4] for i in range(0, 2400, 4)]
+    assert all(len({(d.source, d.clip, d.clip_seed) for d in run}) == 1 for run in runs)
+    assert all(run[0].seed == run[0].clip_seed for run in runs)
+    assert len({draw.seed for draw in draws}) == 2400
+    assert len({run[0].clip_seed for run in runs}) == 600
+    # No clip comes again before all have come, views or not.
+    order = [run[0].clip for run in runs if run[0].source == "real"]
+    assert all(sorted(order[i : i + 7]) == list(range(7)) for i in range(0, len(order) - 7, 7))
+
+
+def test_with_views_the_unit_of_exactness_is_a_clip_with_all_its_views() -> None:
+    stream = mixture(batch_size=12, views_per_clip=4)
+    seen = {"real": 0, "virtual": 0}
+    for index in range(200):
+        assert stream.counts(0, index) == seen
+        seen[stream.draw(index).source] += 1
+        assert abs(seen["real"] - 0.3 * (index + 1)) < 4
+    assert stream.counts(0, 400)["real"] == 120
+    # Views count as uses of the clip.
+    assert stream.repetition(400)["real"] == pytest.approx(120 / 7)
+
+
+def test_a_batch_of_one_source_holds_all_views_of_its_clips() -> None:
+    stream = mixture(granularity="batch", batch_size=12, views_per_clip=4)
+    for step in range(20):
+        draws = [stream.draw(12 * step + i) for i in range(12)]
+        assert len({draw.source for draw in draws}) == 1
+        assert len({draw.clip_seed for draw in draws}) == 3
+
+
+def test_all_views_of_an_unreadable_clip_get_the_same_stand_in() -> None:
+    stream = mixture(batch_size=12, views_per_clip=4)
+    for first in range(0, 48, 4):
+        for attempt in (1, 2):
+            run = [stream.replacement(index, attempt) for index in range(first, first + 4)]
+            assert len({(d.source, d.clip, d.clip_seed) for d in run if d}) == 1
+            assert len({d.seed for d in run if d}) == 4
+            assert run[0].clip != stream.draw(first).clip
+
+
+@pytest.mark.parametrize("granularity", ["clip", "batch"])
+def test_a_batch_that_would_cut_a_clip_from_its_views_is_refused(granularity: str) -> None:
+    message = "optimizer.batch_size 6 is not a multiple of views_per_clip 4"
+    with pytest.raises(ValueError, match=message):
+        mixture(granularity=granularity, batch_size=6, views_per_clip=4)
