@@ -1,8 +1,9 @@
-"""AdamW's parameter groups and its learning rate, step by step."""
+"""The optimizer's parameter groups and its learning rate, step by step."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,20 +14,39 @@ from trainables.training_settings import OptimizerSettings
 def learning_rate(step: int, steps: int, settings: OptimizerSettings) -> float:
     """Of step 0 to `steps` - 1: linear from lr_start to lr_peak, then half a cosine to lr_end.
 
-    The warm-up takes w = round(warmup_fraction * steps) steps; step w has lr_peak.
+    The warm-up takes w = round(warmup_fraction * steps) steps; at step w the cosine begins, with
+    lr_peak, or `cosine_as_released` with lr_peak / 2: PPMA's code scales the peak by its batch
+    size, f = 2, for the warm-up, and once more for the cosine.
     """
     peak, warmup = settings.lr_peak, round(settings.warmup_fraction * steps)
     if step < warmup:
         return settings.lr_start + (peak - settings.lr_start) * step / warmup
+    if settings.lr_schedule == "cosine_as_released":
+        peak /= 2
     progress = (step - warmup) / (steps - warmup)
     return settings.lr_end + (peak - settings.lr_end) * (1 + math.cos(math.pi * progress)) / 2
 
 
-def adamw(model: nn.Module, depth: int, settings: OptimizerSettings) -> torch.optim.AdamW:
-    """AdamW over what `model` trains; a group's `lr_scale` multiplies the learning rate.
+def build_optimizer(
+    model: nn.Module, depth: int, settings: OptimizerSettings
+) -> torch.optim.Optimizer:
+    """AdamW, or SGD with momentum, over `parameter_groups`."""
+    groups = parameter_groups(model, depth, settings)
+    if settings.algorithm == "adamw":
+        assert settings.betas is not None
+        return torch.optim.AdamW(groups, lr=settings.lr_peak, betas=settings.betas, fused=True)
+    assert settings.momentum is not None
+    return torch.optim.SGD(groups, lr=settings.lr_peak, momentum=settings.momentum, fused=True)
 
-    Layer decay d: a layer's scale is d^(depth + 2 - id), with id 0 for the patch embedding, i + 1
-    for block i of the trunk and depth + 1 for all else, so that the head gets d (PPMA's rule).
+
+def parameter_groups(
+    model: nn.Module, depth: int, settings: OptimizerSettings
+) -> list[dict[str, Any]]:
+    """What `model` trains; a group's `lr_scale` multiplies the learning rate.
+
+    Layer decay d: a layer's scale is d^(depth + 1 - id), with id 0 for the patch embedding, i + 1
+    for block i of the trunk and depth + 1 for all else, so that the head gets 1 (BEiT). With
+    `layer_decay_of_head` all are decayed once more, and the head gets d (PPMA).
     Vectors and scalars (biases, norms, mask tokens) have no weight decay.
     """
     groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
@@ -34,19 +54,15 @@ def adamw(model: nn.Module, depth: int, settings: OptimizerSettings) -> torch.op
         if parameter.requires_grad:
             key = (layer_id(name, depth), parameter.ndim > 1)
             groups.setdefault(key, []).append(parameter)
-    return torch.optim.AdamW(
-        [
-            {
-                "params": parameters,
-                "weight_decay": settings.weight_decay if decays else 0.0,
-                "lr_scale": settings.layer_decay ** (depth + 2 - layer),
-            }
-            for (layer, decays), parameters in sorted(groups.items(), key=lambda item: item[0])
-        ],
-        lr=settings.lr_peak,
-        betas=settings.betas or (0.9, 0.999),
-        fused=True,
-    )
+    top = depth + 1 + settings.layer_decay_of_head
+    return [
+        {
+            "params": parameters,
+            "weight_decay": settings.weight_decay if decays else 0.0,
+            "lr_scale": settings.layer_decay ** (top - layer),
+        }
+        for (layer, decays), parameters in sorted(groups.items(), key=lambda item: item[0])
+    ]
 
 
 def layer_id(name: str, depth: int) -> int:

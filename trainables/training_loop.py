@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from trainables.checkpoint import load_checkpoint, save_checkpoint
 from trainables.data.loader import Batch
-from trainables.optimization import adamw, learning_rate, set_learning_rate
+from trainables.optimization import build_optimizer, learning_rate, set_learning_rate
 from trainables.process_group import from_first, gathered, rank, summed, world_size
 from trainables.stage_run import NonFiniteLoss, StageRun, StageStopped
 from trainables.training_data import TrainingData
@@ -56,7 +56,7 @@ class _State:
     """What a checkpoint holds."""
 
     objective: nn.Module
-    adam: torch.optim.AdamW
+    optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     progress: Progress
     replaced_here: Counter[tuple[str, str]] = field(default_factory=Counter)  # not yet gathered
@@ -74,7 +74,7 @@ class _State:
             device_seconds = self.progress.device_seconds + run.seconds() * world_size()
             state = {
                 "objective": self.objective.state_dict(),
-                "adam": self.adam.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
                 "progress": {**asdict(self.progress), "device_seconds": device_seconds},
             }
@@ -84,7 +84,7 @@ class _State:
         state = load_checkpoint(run.store.checkpoint(run.stage.identity))
         if state is not None:
             self.objective.load_state_dict(state["objective"])
-            self.adam.load_state_dict(state["adam"])
+            self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
             for name, value in state["progress"].items():
                 setattr(self.progress, name, value)
@@ -115,7 +115,7 @@ def train(
     objective.to(run.device)
     state = _State(
         objective=objective,
-        adam=adamw(objective, depth, optimizer),
+        optimizer=build_optimizer(objective, depth, optimizer),
         scaler=torch.amp.GradScaler(run.device.type, enabled=optimizer.precision == "fp16"),
         progress=Progress(),
     )
@@ -156,7 +156,7 @@ def _step(
     state: _State,
     batch: Batch,
     run: StageRun,
-    optimizer: OptimizerSettings,
+    settings: OptimizerSettings,
     *,
     lr: float,
     seed: int,
@@ -166,19 +166,19 @@ def _step(
     words = np.random.SeedSequence([seed, STEP_STREAM, step, rank()])
     torch.manual_seed(int(words.generate_state(1, np.uint64)[0]))
     model.train()
-    sums = _backward(model, batch, run, optimizer, scaler)
-    loss = sums["loss"] / optimizer.batch_size
+    sums = _backward(model, batch, run, settings, scaler)
+    loss = sums["loss"] / settings.batch_size
     if not math.isfinite(loss):
         raise NonFiniteLoss(step, loss)
-    scaler.unscale_(state.adam)
-    trained = [parameter for group in state.adam.param_groups for parameter in group["params"]]
-    norm = torch.nn.utils.clip_grad_norm_(trained, optimizer.clip_norm or math.inf)
+    scaler.unscale_(state.optimizer)
+    trained = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
+    norm = torch.nn.utils.clip_grad_norm_(trained, settings.clip_norm or math.inf)
     if not scaler.is_enabled() and not norm.isfinite():  # the scaler skips such a step by itself
         raise NonFiniteLoss(step, loss, norm.item())
-    set_learning_rate(state.adam, lr)
-    scaler.step(state.adam)
+    set_learning_rate(state.optimizer, lr)
+    scaler.step(state.optimizer)
     scaler.update()
-    state.adam.zero_grad()
+    state.optimizer.zero_grad()
     for name, value in sums.items():
         state.progress.sums[name] = state.progress.sums.get(name, 0.0) + value
     state.replaced_here.update(batch.unreadable)
@@ -188,21 +188,21 @@ def _backward(
     model: nn.Module,
     batch: Batch,
     run: StageRun,
-    optimizer: OptimizerSettings,
+    settings: OptimizerSettings,
     scaler: torch.amp.GradScaler,
 ) -> dict[str, float]:
     """Leave the gradient of the mean loss over the global batch; return sums over its clips."""
     parts = batch.split(run.execution.per_device_batch or len(batch))
     # DistributedDataParallel averages gradients over the processes; this makes it a sum.
-    weight = world_size() / optimizer.batch_size
+    weight = world_size() / settings.batch_size
     totals: dict[str, Tensor] = {}
     for number, part in enumerate(parts, start=1):
         last = number == len(parts)
         with nullcontext() if last else _without_sync(model):
             with torch.autocast(
                 run.device.type,
-                AUTOCAST[optimizer.precision],
-                enabled=optimizer.precision != "fp32",
+                AUTOCAST[settings.precision],
+                enabled=settings.precision != "fp32",
             ):
                 values: dict[str, Tensor] = model(part.to(run.device))
             scaler.scale(values["loss"].sum() * weight).backward()

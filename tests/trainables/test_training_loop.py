@@ -51,12 +51,16 @@ def assert_close(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
         torch.testing.assert_close(a, b, rtol=1e-3, atol=2e-6, msg=lambda m, n=name: f"{n}: {m}")
 
 
-@pytest.mark.parametrize("kind", ["mae", "align"])
+SGD = {"algorithm": "sgd", "betas": None, "momentum": 0.9}
+
+
+@pytest.mark.parametrize(("kind", "algorithm"), [("mae", {}), ("align", {}), ("align", SGD)])
 def test_a_run_stopped_in_the_middle_of_an_epoch_ends_with_the_same_bits(
-    kind: str, datasets: dict[str, Dataset], tmp_path: Path
+    kind: str, algorithm: dict[str, Any], datasets: dict[str, Dataset], tmp_path: Path
 ) -> None:
     # Drop path and augmentation draw random numbers; both must come again.
-    overrides = {"align__drop_path": 0.5, "align__heldout_clips": 0}
+    optimizer = {f"align__optimizer__{name}": value for name, value in algorithm.items()}
+    overrides = {"align__drop_path": 0.5, "align__heldout_clips": 0, **optimizer}
     stage = {"mae": mae_stage, "align": align_stage}[kind](datasets, **overrides)
     whole, cut = StageStore(tmp_path / "whole"), StageStore(tmp_path / "cut")
     record = run_chain(stage, whole, datasets)
