@@ -70,7 +70,7 @@ def reconstruction(epochs: int, sigma_rel: float) -> tuple[Array, float]:
     gammas = np.repeat([gamma_of(length) for length in LENGTHS], epochs)
     times = np.tile(np.arange(1, epochs + 1) / epochs, len(LENGTHS))
 
-    wanted = _inner(gamma, end, gamma, end).item()
+    wanted = float(_inner(gamma, end, gamma, end)[0, 0])
     kept = _inner(gammas, times, gammas, times)
     towards = _inner(gammas, times, gamma, end)[:, 0]
     scale = 1 / np.sqrt(np.diag(kept))  # to profiles of norm 1, for the condition of the system
@@ -78,7 +78,7 @@ def reconstruction(epochs: int, sigma_rel: float) -> tuple[Array, float]:
     solved = np.linalg.solve(system, np.append(towards * scale, 1.0))
     coefficients = solved[:-1] * scale
 
-    lacking = coefficients @ kept @ coefficients - 2 * coefficients @ towards + wanted
+    lacking = float(coefficients @ kept @ coefficients - 2 * coefficients @ towards) + wanted
     error = math.sqrt(max(lacking, 0.0) / wanted)
     if error > MAX_ERROR:
         raise ValueError(
