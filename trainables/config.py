@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from trainables.posthoc_ema import reconstruction
 from trainables.settings import Settings, check_setting, parse, with_overrides
 from trainables.training_settings import (
     AsTuple,
@@ -233,7 +234,7 @@ class TrialConfig(Settings):
                 f"average.last {average.last} is more than the {keep.last} epochs that "
                 "align.keep.last keeps; raise the one or lower the other"
             )
-        if average.method == "last_k" and average.last > self.align.epochs:
+        if average.method == "last_k" and 0 < self.align.epochs < average.last:
             raise ValueError(
                 f"average.last {average.last} is more than align.epochs {self.align.epochs}"
             )
@@ -241,6 +242,8 @@ class TrialConfig(Settings):
             raise ValueError("average.method 'ema' needs align.keep.ema_decay, which is null")
         if average.method == "posthoc_ema" and not keep.posthoc_ema:
             raise ValueError("average.method 'posthoc_ema' needs align.keep.posthoc_ema: true")
+        if average.method == "posthoc_ema" and self.align.epochs:
+            reconstruction(self.align.epochs, average.ema_length)
 
     def endpoint(self, index: int) -> AlignSettings:
         """The settings of alignment of one endpoint of the average."""

@@ -111,7 +111,8 @@ class StageStore:
                 (folder / name).unlink()
         finally:
             written.unlink()
-        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+        for unfinished in (self.checkpoint(stage.identity), self.snapshots(stage.identity)):
+            shutil.rmtree(unfinished, ignore_errors=True)
         standing = self.record(stage.identity)
         assert standing is not None
         return standing
@@ -119,6 +120,10 @@ class StageStore:
     def checkpoint(self, identity: str) -> Path:
         """The folder a running stage keeps its last checkpoint in."""
         return self.folder(identity) / "checkpoint"
+
+    def snapshots(self, identity: str) -> Path:
+        """The folder a running stage keeps weights of earlier epochs in."""
+        return self.folder(identity) / "snapshots"
 
     # Progress: one JSON line a point, so that it can be read while it is written.
 

@@ -22,6 +22,7 @@ from trainables.checkpoint import load_checkpoint, save_checkpoint
 from trainables.data.loader import Batch
 from trainables.optimization import build_optimizer, learning_rate, set_learning_rate
 from trainables.process_group import from_first, gathered, rank, summed, world_size
+from trainables.running_averages import RunningAverages
 from trainables.stage_run import NonFiniteLoss, StageRun, StageStopped
 from trainables.training_data import TrainingData
 from trainables.training_settings import OptimizerSettings
@@ -59,6 +60,7 @@ class _State:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     progress: Progress
+    averages: RunningAverages | None
     replaced_here: Counter[tuple[str, str]] = field(default_factory=Counter)  # not yet gathered
 
     def gather_replaced(self) -> None:
@@ -78,6 +80,8 @@ class _State:
                 "scaler": self.scaler.state_dict(),
                 "progress": {**asdict(self.progress), "device_seconds": device_seconds},
             }
+            if self.averages is not None:
+                state["averages"] = self.averages.state_dict()
             save_checkpoint(run.store.checkpoint(run.stage.identity), state)
 
     def resume(self, run: StageRun) -> None:
@@ -88,6 +92,8 @@ class _State:
             self.scaler.load_state_dict(state["scaler"])
             for name, value in state["progress"].items():
                 setattr(self.progress, name, value)
+            if self.averages is not None:
+                self.averages.load_state_dict(state["averages"])
 
 
 def train(
@@ -99,13 +105,14 @@ def train(
     depth: int,
     seed: int,
     evaluate: Callable[[], dict[str, float]] = dict,
+    averages: RunningAverages | None = None,
 ) -> Progress:
     """Train `objective` in place on all of `data`.
 
     `objective` maps a Batch to values per clip, each [B], "loss" among them; all are averaged
     into the curves, to which `evaluate` adds after each epoch. `depth` is the trunk's, for the
-    layer decay. The host waits for the device twice a step, to check that loss and gradient are
-    finite.
+    layer decay. `averages` takes in the weights after each step and epoch. The host waits for the
+    device twice a step, to check that loss and gradient are finite.
 
     Raises:
         NonFiniteLoss: before the optimizer step, on all processes alike.
@@ -118,6 +125,7 @@ def train(
         optimizer=build_optimizer(objective, depth, optimizer),
         scaler=torch.amp.GradScaler(run.device.type, enabled=optimizer.precision == "fp16"),
         progress=Progress(),
+        averages=averages,
     )
     state.resume(run)
     progress = state.progress
@@ -129,6 +137,8 @@ def train(
         lr = learning_rate(step, data.steps, optimizer)
         _step(model, state, batch, run, optimizer, lr=lr, seed=seed)
         progress.step = step + 1
+        if averages is not None:
+            averages.after_step(progress.step)
         epoch, inside = divmod(progress.step, data.steps_per_epoch)
         if inside == 0:
             clips = data.steps_per_epoch * optimizer.batch_size
@@ -136,6 +146,8 @@ def train(
             means = {name: value / clips for name, value in progress.sums.items()}
             objective.eval()
             progress.point, progress.sums = {**means, **evaluate()}, {}
+            if averages is not None:
+                averages.after_epoch(epoch)  # before the checkpoint that follows
             if rank() == 0:
                 seconds = progress.device_seconds / world_size() + run.seconds()
                 times = {"clips_per_second": clips_per_second, "seconds": seconds}

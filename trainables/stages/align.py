@@ -7,6 +7,8 @@ import numpy as np
 from trainables.config import AlignSettings
 from trainables.data.catalog import Clip, Dataset
 from trainables.models.heads import Classifier, label_space
+from trainables.process_group import rank
+from trainables.running_averages import RunningAverages
 from trainables.stage_run import Outcome, StageRun
 from trainables.stages.classification import Classification, accuracy
 from trainables.stages.training import starting_trunk, train_stage
@@ -21,6 +23,11 @@ def run_align(run: StageRun) -> Outcome:
     sources = {name: run.datasets[name] for name in data.mixture.sources}
     space = label_space({name: d.classes for name, d in sources.items()}, settings.head)
     model = Classifier(trunk, space)
+    averages = None
+    if rank() == 0:  # the weights are the same on all
+        folder = run.store.snapshots(run.stage.identity)
+        trunk.to(run.device)
+        averages = RunningAverages(trunk, settings.keep, epochs=settings.epochs, folder=folder)
     heldout = {name: _heldout(d, settings.heldout_clips) for name, d in sources.items()}
 
     def evaluate() -> dict[str, float]:
@@ -46,6 +53,7 @@ def run_align(run: StageRun) -> Outcome:
         depth=trunk.depth,
         tensors={"weights": trunk.state_dict},
         evaluate=evaluate,
+        averages=averages,
     )
 
 

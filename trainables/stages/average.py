@@ -9,10 +9,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from trainables.stage_run import Outcome, StageRun
+from trainables.stages.time_averages import average_over_time
 from trainables.stages.weights import check_same_tensors, writer
 
 
 def run_average(run: StageRun) -> Outcome:
+    if "aligned" in run.stage.inputs:
+        return average_over_time(run)
     w0, w1 = (load_file(run.input_file(role, "weights")) for role in ("w0", "w1"))
     weights = interpolate(w0, w1, run.stage.settings["coefficient"])
     return Outcome(write={"weights.safetensors": writer(weights)}, metrics={})

@@ -78,6 +78,8 @@ def run_stage(
 
 def _publish(run: StageRun, outcome: Outcome) -> None:
     devices = world_size() if run.stage.kind in TRAINED else 1
+    if run.store.record(run.stage.identity) is not None:
+        return  # another was first, and what this one kept on the way is gone
     device_seconds = outcome.earlier_device_seconds + run.seconds() * devices
     run.store.publish(
         run.stage,

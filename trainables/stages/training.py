@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.models.video_vit import VideoViT
+from trainables.running_averages import RunningAverages
 from trainables.settings import parse
 from trainables.stage_run import Outcome, StageRun
 from trainables.stages.weights import trunk_from, writer
@@ -40,8 +41,12 @@ def train_stage(
     depth: int,
     tensors: Mapping[str, Callable[[], Mapping[str, Tensor]]],
     evaluate: Callable[[], dict[str, float]] = dict,
+    averages: RunningAverages | None = None,
 ) -> Outcome:
-    """Train `objective`; see `train`. `tensors`: file of the artifact -> what it holds by then."""
+    """Train `objective`; see `train`. `tensors`: file of the artifact -> what it holds by then.
+
+    What `averages` kept is in the artifact too.
+    """
     progress = train(
         objective,
         run,
@@ -50,9 +55,11 @@ def train_stage(
         depth=depth,
         seed=run.stage.settings["seed"],
         evaluate=evaluate,
+        averages=averages,
     )
+    write = {f"{file}.safetensors": writer(held()) for file, held in tensors.items()}
     return Outcome(
-        write={f"{file}.safetensors": writer(held()) for file, held in tensors.items()},
+        write=write if averages is None else {**write, **averages.files()},
         metrics=progress.point,
         clips=data.mixture.total,
         mixture=data.described(progress.replaced),

@@ -1,0 +1,94 @@
+"""What is kept of the trunk's weights while it trains, for averages over time."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainables.config import KeepSettings
+from trainables.posthoc_ema import LENGTHS, beta, gamma_of
+from trainables.stages.weights import writer
+
+
+class RunningAverages:
+    """Averages of the trunk's parameters, by step, and files of them, by epoch.
+
+    Averages are float32, on the parameters' device: `ema` starts from the first weights, the
+    power-function averages from those after step 1. A step that fp16's loss scale skips counts as
+    one that changed nothing. Buffers (BatchNorm's statistics) are not averaged: `ema` and
+    `epoch_<e>` hold them as they are then, `power_ema_<i>_<e>` holds parameters only.
+
+    What is kept of an epoch goes to a file in `folder` at once. Its name has never been used
+    before, and it counts once it is in the checkpoint: a run that is cut short, or that trains the
+    same stage beside this one, touches none of this one's files.
+    """
+
+    def __init__(self, trunk: nn.Module, keep: KeepSettings, *, epochs: int, folder: Path) -> None:
+        self._trunk, self._folder = trunk, folder
+        self._first_epoch = epochs - keep.last + 1  # whose weights are kept
+        self._names = [name for name, _ in trunk.named_parameters()]
+        self._kept: dict[str, Callable[[int], float]] = {}  # average -> its share of itself
+        if keep.ema_decay is not None:
+            decay = keep.ema_decay
+            self._kept["ema"] = lambda step: decay
+        if keep.posthoc_ema:
+            for index, length in enumerate(LENGTHS):
+                self._kept[f"power_ema_{index}"] = partial(beta, gamma=gamma_of(length))
+        self._averages = {
+            average: [parameter.detach().float().clone() for parameter in trunk.parameters()]
+            for average in self._kept
+        }
+        self._attempt = secrets.token_hex(4)
+        self._files: dict[str, str] = {}  # role -> name in the folder
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> None:
+        """Take in the weights after optimizer step `step`, which counts from 1."""
+        weights = [parameter.float() for parameter in self._trunk.parameters()]
+        for name, average in self._averages.items():
+            torch._foreach_lerp_(average, weights, 1 - self._kept[name](step))
+
+    def after_epoch(self, epoch: int) -> None:
+        """Write what is kept of `epoch`, which counts from 1; a checkpoint must follow."""
+        if epoch >= self._first_epoch:
+            self._write(f"epoch_{epoch}", self._trunk.state_dict())
+        for name in self._averages:
+            if name != "ema":
+                self._write(f"{name}_{epoch}", self._named(name))
+
+    def files(self) -> dict[str, Callable[[Path], None]]:
+        """Files of the artifact, as `StageStore.publish` writes them; linked where they exist."""
+        write: dict[str, Callable[[Path], None]] = {
+            f"{role}.safetensors": partial(os.link, self._folder / name)
+            for role, name in self._files.items()
+        }
+        if "ema" in self._averages:
+            write["ema.safetensors"] = writer({**self._trunk.state_dict(), **self._named("ema")})
+        return write
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"averages": self._averages, "files": self._files}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for name, saved in state["averages"].items():
+            for own, value in zip(self._averages[name], saved, strict=True):
+                own.copy_(value)
+        self._files = dict(state["files"])
+
+    def _named(self, average: str) -> dict[str, Tensor]:
+        return dict(zip(self._names, self._averages[average], strict=True))
+
+    def _write(self, role: str, tensors: Mapping[str, Tensor]) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        name = f"{role}-{self._attempt}.safetensors"
+        writer(tensors)(self._folder / name)
+        with (self._folder / name).open("rb") as file:
+            os.fsync(file.fileno())  # on disk before the checkpoint that names it
+        self._files[role] = name
