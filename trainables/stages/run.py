@@ -20,6 +20,7 @@ from trainables.stages.evaluate import run_evaluate
 from trainables.stages.features import run_features
 from trainables.stages.finetune import run_finetune
 from trainables.stages.init import run_init
+from trainables.stages.learned_average import run_learned_average
 from trainables.stages.mae import run_mae
 from trainables.stages.probe import run_probe
 
@@ -28,6 +29,7 @@ KINDS: dict[str, Callable[[StageRun], Outcome]] = {
     "mae": run_mae,
     "align": run_align,
     "average": run_average,
+    "learned_average": run_learned_average,
     "features": run_features,
     "probe": run_probe,
     "augmented_probe": run_finetune,
