@@ -54,11 +54,13 @@ def environment() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if not key.startswith(others)}
 
 
-def run_to_end(sweep: Path, *arguments: str, seconds: float = 400) -> str:
-    """Run the command to its end; returns what it printed."""
+def run_to_end(
+    sweep: Path, *arguments: str, folder: Path | None = None, seconds: float = 400
+) -> str:
+    """Run the command to its end, in `folder` or where the sweep is; returns what it printed."""
     done = subprocess.run(
         command(sweep, *arguments),
-        cwd=sweep.parent,
+        cwd=folder or sweep.parent,
         env=environment(),
         capture_output=True,
         text=True,
