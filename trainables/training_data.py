@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from trainables.config import AlignSettings, FinetuneSettings, MaeSettings
+from trainables.data.batch_order import Pairing
 from trainables.data.catalog import Dataset
 from trainables.data.loader import Batch, check_unreadable, training_batches
 from trainables.data.mixture import Mixture
 from trainables.process_group import rank, world_size
 from trainables.settings import parse
 from trainables.stage_run import StageRun
-from trainables.training_settings import AugmentSettings, ClipSettings
+from trainables.training_settings import AugmentSettings, ClipSettings, MixupSettings
 
 Mixed = TypeVar("Mixed", MaeSettings, AlignSettings)
 
@@ -26,6 +27,7 @@ class TrainingData:
     augment: AugmentSettings
     max_unreadable: float
     steps_per_epoch: int
+    pairing: Pairing
 
     @property
     def steps(self) -> int:
@@ -44,6 +46,7 @@ class TrainingData:
             world_size=world_size(),
             workers=self.run.execution.loader_workers,
             max_unreadable=self.max_unreadable,
+            pairing=self.pairing,
         )
 
     def check_replaced(self, replaced: Mapping[str, Mapping[str, int]]) -> None:
@@ -74,8 +77,8 @@ def mixed_data(
     """The stream of stage 1 or 2; clips that fill no whole batch of an epoch are left out.
 
     Raises:
-        ValueError: an epoch shorter than a batch; more processes than clips in a batch; a batch
-            that does not hold all views of its clips.
+        ValueError: an epoch shorter than a batch; a batch that does not hold all views of its
+            clips; see `_check_parts`.
     """
     assert isinstance(settings.clips_per_epoch, int), "resolved when the stage was described"
     batch_size = settings.optimizer.batch_size
@@ -84,7 +87,8 @@ def mixed_data(
             f"clips_per_epoch {settings.clips_per_epoch} is less than optimizer.batch_size "
             f"{batch_size}; raise the one or lower the other"
         )
-    _check_processes(batch_size)
+    pairing = _pairing(settings.mixup) if isinstance(settings, AlignSettings) else None
+    _check_parts(batch_size, run.execution.per_device_batch, pairing)
     steps_per_epoch = settings.clips_per_epoch // batch_size
     shares = settings.mixture.shares
     mixture = Mixture(
@@ -104,6 +108,7 @@ def mixed_data(
         augment=settings.augment,
         max_unreadable=settings.mixture.max_unreadable,
         steps_per_epoch=steps_per_epoch,
+        pairing=pairing,
     )
 
 
@@ -112,7 +117,8 @@ def downstream_data(
 ) -> TrainingData:
     """The training split of one dataset; an epoch is its whole batches, one at the least."""
     clips, batch_size = len(dataset.split("train")), settings.optimizer.batch_size
-    _check_processes(batch_size)
+    pairing = _pairing(settings.mixup)
+    _check_parts(batch_size, run.execution.per_device_batch, pairing)
     steps_per_epoch = max(1, clips // batch_size)
     mixture = Mixture(
         sizes={dataset.name: clips},
@@ -129,12 +135,26 @@ def downstream_data(
         augment=settings.augment,
         max_unreadable=settings.max_unreadable,
         steps_per_epoch=steps_per_epoch,
+        pairing=pairing,
     )
 
 
-def _check_processes(batch_size: int) -> None:
-    if batch_size < world_size():
+def _pairing(mixup: MixupSettings | None) -> Pairing:
+    if mixup is None:
+        return None
+    return "across_sources" if mixup.across_sources else "within_source"
+
+
+def _check_parts(batch_size: int, per_device_batch: int | None, pairing: Pairing) -> None:
+    """Raises ValueError where a process would get nothing, or pairs would be cut."""
+    unit, what = (1, "clip") if pairing is None else (2, "pair of clips to mix")
+    if batch_size // unit < world_size():
         raise ValueError(
-            f"optimizer.batch_size {batch_size} gives {world_size()} workers no clip each; "
+            f"optimizer.batch_size {batch_size} gives {world_size()} workers no {what} each; "
             "lower execution.workers or raise batch_size"
+        )
+    if per_device_batch is not None and per_device_batch % unit:
+        raise ValueError(
+            f"execution.per_device_batch {per_device_batch} is odd, which cuts a pair of clips "
+            f"that mixup mixes; make it {per_device_batch + 1}, or set mixup: null"
         )

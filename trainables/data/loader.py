@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from trainables.config import TestSettings
 from trainables.data.augment import TRAINING_MARGIN
+from trainables.data.batch_order import Pairing, batch_order, shard
 from trainables.data.catalog import Clip, Dataset
 from trainables.data.clips import ClipReader
 from trainables.data.mixture import Mixture
@@ -25,7 +27,10 @@ KEPT_BYTES = 512 * 2**20  # of decoded short clips, per rank
 
 @dataclass(frozen=True)
 class Batch:
-    """Views of clips; in evaluation, all of a clip's views next to each other."""
+    """Views of clips; in evaluation, all of a clip's views next to each other.
+
+    Where training mixes clips, entries 2i and 2i + 1 are partners: see `batch_order`.
+    """
 
     video: Tensor  # float32 [B, 3, T, H, W], normalised
     label: Tensor  # int64 [B]: index into the classes of the clip's own dataset
@@ -33,25 +38,27 @@ class Batch:
     clip: Tensor  # int64 [B]: index into the source's training clips, or the clips to evaluate
     seed: Tensor  # int64 [B]: of all other randomness about this use of the clip
     unreadable: list[tuple[str, str]]  # source and path of each clip that stands replaced, left out
+    step: int  # of the run; 0 in evaluation
 
     def __len__(self) -> int:
         return len(self.label)
 
     def to(self, device: torch.device) -> Batch:
         tensors = {name: tensor.to(device) for name, tensor in self._tensors().items()}
-        return Batch(**tensors, unreadable=self.unreadable)
+        return replace(self, **tensors)
 
     def split(self, size: int) -> list[Batch]:
         """In parts of at most `size` clips; the first keeps `unreadable`."""
         return [
-            Batch(
+            replace(
+                self,
                 **{name: t[start : start + size] for name, t in self._tensors().items()},
                 unreadable=self.unreadable if start == 0 else [],
             )
             for start in range(0, len(self), size)
         ]
 
-    def _tensors(self) -> dict[str, Tensor]:
+    def _tensors(self) -> dict[str, Any]:  # of Tensor; Any for the sake of `replace`
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
@@ -68,11 +75,11 @@ def training_batches(
     world_size: int,
     workers: int,
     max_unreadable: float,
+    pairing: Pairing,
 ) -> Iterator[Batch]:
     """This rank's part of the global batches `start_step` to `stop_step` - 1.
 
-    The parts of all ranks, one after the other, are the global batch; consecutive entries of it
-    are views of one clip, which one process then decodes once.
+    The parts of all ranks, one after the other, are the global batch in its `batch_order`.
 
     The batches follow from the mixture and the settings alone, not from `workers` or
     `start_step`. A clip that cannot be read is replaced by another of the same source.
@@ -84,12 +91,13 @@ def training_batches(
     side = math.ceil(clip.resolution * TRAINING_MARGIN)
     reader = _reader(clip, side, KEPT_BYTES // max(1, workers))
     views = TrainingViews(datasets, mixture, clip, augmentation, reader, max_unreadable)
-    size = mixture.batch_size
-    first, last = (part * size // world_size for part in (rank, rank + 1))
-    indices: list[Sequence[int]] = [
-        range(step * size + first, step * size + last) for step in range(start_step, stop_step)
-    ]
-    yield from _checked(_load(views, indices, workers), views.sizes, max_unreadable)
+    steps = range(start_step, stop_step)
+    indices = (
+        shard(batch_order(mixture, step, pairing), rank, world_size, pairing) for step in steps
+    )
+    batches = _checked(_load(views, indices, workers), views.sizes, max_unreadable)
+    for step, batch in zip(steps, batches, strict=True):
+        yield replace(batch, step=step)
 
 
 def eval_batches(
@@ -115,9 +123,7 @@ def eval_batches(
     reader = _reader(settings, settings.resolution, keep_bytes=0)
     clip_views = EvaluationViews(dataset, clips, settings, views, reader)
     starts = range(0, len(clips), batch_size)
-    indices: list[Sequence[int]] = [
-        range(start, min(start + batch_size, len(clips))) for start in starts
-    ]
+    indices = (list(range(start, min(start + batch_size, len(clips)))) for start in starts)
     sizes = {dataset.name: len(clips)}
     yield from _without_empty(_checked(_load(clip_views, indices, workers), sizes, max_unreadable))
 
@@ -148,12 +154,12 @@ def _reader(settings: ClipSettings, short_side: int, keep_bytes: int) -> ClipRea
 
 
 def _load(
-    views: torch.utils.data.Dataset[View], indices: list[Sequence[int]], workers: int
+    views: torch.utils.data.Dataset[View], indices: Iterable[list[int]], workers: int
 ) -> Iterable[Batch]:
-    """One batch for each range of indices, in order, read by `workers` processes or here."""
+    """One batch for each list of indices, in order, read by `workers` processes or here."""
     return DataLoader(
         views,
-        batch_sampler=indices,  # type: ignore[arg-type]  # it takes any sequence of sequences
+        batch_sampler=indices,
         collate_fn=_stack,
         num_workers=workers,
         # A fork of a process with torch's and Ray's threads may hang.
@@ -178,6 +184,7 @@ def _stack(views: list[View]) -> Batch:
         clip=torch.tensor([view.clip for view in there], dtype=torch.int64),
         seed=torch.tensor([view.seed for view in there], dtype=torch.int64),
         unreadable=[pair for view in views for pair in view.unreadable],
+        step=0,
     )
 
 

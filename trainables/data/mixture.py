@@ -221,7 +221,7 @@ class Mixture:
         source, first = self.sources[source_index], self._first_view(index)
         nth = int(self._drawn(first)[source_index]) // self.views_per_clip
         clip = self._clip(source, nth)
-        seeds = [_hash(self.seed, "draw", view) for view in (index, first)]
+        seeds = [hashed(self.seed, "draw", view) for view in (index, first)]
         return Draw(source, clip, *seeds)
 
     def replacement(self, index: int, attempt: int) -> Draw | None:
@@ -234,9 +234,9 @@ class Mixture:
         others = np.delete(self._subset(unreadable.source), self._place(unreadable))
         if attempt > len(others):
             return None
-        seed = _hash(self.seed, "replacement", first)
+        seed = hashed(self.seed, "replacement", first)
         clip = np.random.default_rng(seed).permutation(others)[attempt - 1]
-        seeds = [_hash(self.seed, "draw", view, attempt) for view in (index, first)]
+        seeds = [hashed(self.seed, "draw", view, attempt) for view in (index, first)]
         return Draw(unreadable.source, int(clip), *seeds)
 
     def counts(self, start: int, stop: int) -> dict[str, int]:
@@ -260,7 +260,7 @@ class Mixture:
         size, kept = self.sizes[source], self.kept[source]
         if kept == size:
             return np.arange(size)
-        seed = _hash(self.seed, "subset", source)
+        seed = hashed(self.seed, "subset", source)
         return np.random.default_rng(seed).permutation(size)[:kept]
 
     def _clip(self, source: str, nth: int) -> int:
@@ -268,13 +268,13 @@ class Mixture:
         which_pass, place = divmod(nth, self.kept[source])
         cached = self._orders.get(source)
         if cached is None or cached[0] != which_pass:
-            rng = np.random.default_rng(_hash(self.seed, "order", source, which_pass))
+            rng = np.random.default_rng(hashed(self.seed, "order", source, which_pass))
             cached = (which_pass, rng.permutation(self._subset(source)))
             self._orders[source] = cached
         return int(cached[1][place])
 
 
-def _hash(*parts: int | str) -> int:
+def hashed(*parts: int | str) -> int:
     """A number below 2**63 that is the same in every process and on every machine."""
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1

@@ -11,6 +11,7 @@ import torch
 from tests.trainables.data.videos import write_video
 from trainables.config import TestSettings as Views
 from trainables.data.augment import to_video
+from trainables.data.batch_order import batch_order
 from trainables.data.catalog import Clip, Dataset
 from trainables.data.clips import ClipReader, ClipUnreadable, read_clip
 from trainables.data.loader import Batch, check_unreadable, eval_batches, training_batches
@@ -70,6 +71,7 @@ def batches(datasets: dict[str, Dataset], **changes: object) -> Iterator[Batch]:
         "world_size": 1,
         "workers": 0,
         "max_unreadable": 0.0,
+        "pairing": None,
         "mixture": mixture(datasets),
         "augmentation": AUGMENT,
         **changes,
@@ -79,7 +81,7 @@ def batches(datasets: dict[str, Dataset], **changes: object) -> Iterator[Batch]:
 
 
 def same(one: Batch, other: Batch) -> bool:
-    return one.unreadable == other.unreadable and all(
+    return (one.unreadable, one.step) == (other.unreadable, other.step) and all(
         torch.equal(getattr(one, name), getattr(other, name))
         for name in ("video", "label", "source", "clip", "seed")
     )
@@ -93,6 +95,7 @@ def test_batches_hold_what_the_mixture_draws(datasets: dict[str, Dataset]) -> No
         assert [stream.sources[s] for s in batch.source] == [draw.source for draw in draws]
         assert batch.clip.tolist() == batch.label.tolist() == [draw.clip for draw in draws]
         assert batch.seed.tolist() == [draw.seed for draw in draws]
+        assert batch.step == step
     assert step == 9
 
 
@@ -144,6 +147,34 @@ def test_views_do_not_depend_on_the_loader_processes_or_the_ranks(
     ]
     for whole, *parts in zip(here, *thirds, strict=True):  # cut inside of a clip's views
         assert torch.equal(whole.video, torch.cat([part.video for part in parts]))
+
+
+def test_pairs_to_mix_come_next_to_each_other_from_any_number_of_ranks(
+    datasets: dict[str, Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = mixture(datasets, batch_size=16, views_per_clip=2, total=160)
+    by_seed = {
+        seed: video
+        for b in batches(datasets, mixture=stream)
+        for seed, video in zip(b.seed.tolist(), b.video, strict=True)
+    }
+    seen = reads(monkeypatch)
+    whole = list(batches(datasets, mixture=stream, pairing="within_source"))
+    assert len(seen) == 80  # partners stand between the views of a clip, yet it is decoded once
+    for step, batch in enumerate(whole):
+        order = batch_order(stream, step, "within_source")
+        assert batch.seed.tolist() == [stream.draw(index).seed for index in order]
+        assert torch.equal(batch.source[::2], batch.source[1::2])
+        assert torch.equal(torch.stack([by_seed[s] for s in batch.seed.tolist()]), batch.video)
+    for ranks in (2, 3):
+        parts = [
+            batches(datasets, mixture=stream, pairing="within_source", rank=rank, world_size=ranks)
+            for rank in range(ranks)
+        ]
+        for one, *shards in zip(whole, *parts, strict=True):
+            assert all(len(part) % 2 == 0 for part in shards)
+            assert torch.equal(one.seed, torch.cat([part.seed for part in shards]))
+            assert torch.equal(one.video, torch.cat([part.video for part in shards]))
 
 
 def test_all_views_of_an_unreadable_clip_are_replaced_by_the_same_clip(
@@ -353,4 +384,5 @@ def test_a_batch_splits_into_parts_and_counts_its_unreadable_clips_once(
         parts = batch.split(3)
         assert [len(part) for part in parts] == [3, 1]
         assert torch.equal(torch.cat([part.video for part in parts]), batch.video)
+        assert {part.step for part in parts} == {batch.step}
         assert [pair for part in parts for pair in part.unreadable] == batch.unreadable
