@@ -39,11 +39,7 @@ def trial_stages(
     trial: TrialConfig, data: Mapping[str, Dataset], split: str = "selection"
 ) -> TrialStages:
     """The stages of `trial`, scored on `split` ("selection", or "report" after the search)."""
-    start = stages.start(trial)
-    if trial.mae is not None and trial.mae.epochs:
-        start = stages.mae(trial, trial.mae, data, start)
-
-    weights = _weights(trial, data, start)
+    weights = _weights(trial, data, start_of_alignment(trial, data))
     adapted = {name: weights for name in trial.downstream}
     if trial.average.method == "learned" and trial.align.epochs:
         endpoints = list(weights.inputs.values())
@@ -68,6 +64,14 @@ def trial_stages(
     return TrialStages(
         weights=weights, adapted=adapted, results=results, scored=results[trial.score.use]
     )
+
+
+def start_of_alignment(trial: TrialConfig, data: Mapping[str, Dataset]) -> Stage:
+    """Stage 1, or where there is none what training starts from."""
+    start = stages.start(trial)
+    if trial.mae is not None and trial.mae.epochs:
+        start = stages.mae(trial, trial.mae, data, start)
+    return start
 
 
 def _weights(trial: TrialConfig, data: Mapping[str, Dataset], start: Stage) -> Stage:
