@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from trainables.config import MaeSettings
 from trainables.data.loader import Batch
 from trainables.models.mae import MaskedAutoencoder, draw_masks
+from trainables.models.video_vit import VideoViT
 from trainables.settings import parse
 from trainables.stage_run import Outcome, StageRun
 from trainables.stages.weights import trunk_from, writer
@@ -35,6 +36,7 @@ def run_mae(run: StageRun) -> Outcome:
     settings = mixed_settings(MaeSettings, stage["mae"], "mae")
     start = run.input_file("start", "weights")
     trunk = trunk_from(start, parse(ModelSettings, stage["model"], "model"), clip)
+    assert isinstance(trunk, VideoViT), "TrialConfig lets no other model have a stage 1"
     data = mixed_data(run, clip, settings, seed=stage["seed"])
     torch.manual_seed(stage["seed"])
     model = MaskedAutoencoder(trunk, settings.decoder, settings.target)

@@ -8,17 +8,17 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from trainables.models.video_vit import VideoViT
+from trainables.models.trunk import Trunk, build_trunk
 from trainables.training_settings import ClipSettings, ModelSettings
 
 
-def trunk_from(path: Path, model: ModelSettings, clip: ClipSettings) -> VideoViT:
+def trunk_from(path: Path, model: ModelSettings, clip: ClipSettings) -> Trunk:
     """A trunk with the weights in `path`.
 
     Raises:
         ValueError: the file's tensors are not the trunk's; lists which.
     """
-    trunk = VideoViT(model, clip)
+    trunk = build_trunk(model, clip)
     load_weights(trunk, path)
     return trunk
 
