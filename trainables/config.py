@@ -181,6 +181,8 @@ class TrialConfig(Settings):
                 f"model {self.model.name!r} cannot be a masked autoencoder; "
                 "give mae: null or choose a ViT"
             )
+        if vit is None:
+            self._check_convolutional()
         if vit is not None and self.clip.resolution % vit.patch_size:
             raise ValueError(
                 f"clip.resolution {self.clip.resolution} is not a multiple of "
@@ -205,6 +207,28 @@ class TrialConfig(Settings):
             raise ValueError(f"downstream {list(self.downstream)} names a dataset twice")
         self._check_average()
         return self
+
+    def _check_convolutional(self) -> None:
+        if self.start.weights != "random":
+            raise ValueError(
+                f"start.weights {self.start.weights!r} are a ViT's; model {self.model.name!r} "
+                "starts from random weights"
+            )
+        trained = {name: getattr(self, name) for name in ("align", "augmented_probe", "finetune")}
+        for index in range(len(self.average.endpoints)):
+            trained[f"average.endpoints[{index}]"] = self.endpoint(index)
+        for where, settings in trained.items():
+            if settings is not None and settings.optimizer.layer_decay != 1:
+                raise ValueError(
+                    f"{where}.optimizer.layer_decay {settings.optimizer.layer_decay:g} has no "
+                    f"meaning for model {self.model.name!r}, whose layers are no row of blocks; "
+                    "set it to 1.0"
+                )
+            if settings is not None and settings.drop_path:
+                raise ValueError(
+                    f"{where}.drop_path {settings.drop_path:g} is a ViT's; model "
+                    f"{self.model.name!r} takes 0.0"
+                )
 
     def _check_average(self) -> None:
         average, keep = self.average, self.align.keep

@@ -26,6 +26,9 @@ def test_every_mistake_is_listed_at_once() -> None:
     assert all(key in str(error.value) for key in ("align.epochs", "mae.mask_ratio", "clip.frames"))
 
 
+CONVOLUTIONAL = {"model": {"name": "s3d", "vit": None}, "mae__epochs": 0}
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
@@ -33,6 +36,22 @@ def test_every_mistake_is_listed_at_once() -> None:
         ({"clip__frames": 5}, "even"),
         ({"score__use": "finetune"}, "finetune is null"),
         ({"downstream": ["low", "low"]}, "twice"),
+        ({**CONVOLUTIONAL, "mae__epochs": 1}, "'s3d' cannot be a masked autoencoder"),
+        (
+            {**CONVOLUTIONAL, "align__optimizer__layer_decay": 0.75},
+            "align.optimizer.layer_decay 0.75 has no meaning for model 's3d'",
+        ),
+        (
+            {
+                **CONVOLUTIONAL,
+                "average__endpoints": [{"optimizer.layer_decay": 0.5}],
+            },
+            r"average.endpoints\[0\].optimizer.layer_decay 0.5 has no meaning",
+        ),
+        (
+            {**CONVOLUTIONAL, "start": {"weights": "huggingface", "path": "x"}},
+            "start.weights 'huggingface' are a ViT's",
+        ),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(overrides, words: str) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainables.models.video_vit import VideoViT
+from trainables.models.trunk import Trunk
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ class Classifier(nn.Module):
     output_of: Tensor
     allowed: Tensor
 
-    def __init__(self, trunk: VideoViT, space: LabelSpace) -> None:
+    def __init__(self, trunk: Trunk, space: LabelSpace) -> None:
         super().__init__()
         self.trunk = trunk
         self.trunk_frozen = False

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.config import DecoderSettings
-from trainables.models.timm_blocks import transformer_block
+from trainables.models.timm_models import transformer_block
 from trainables.models.video_vit import VideoViT, init_linear, take
 
 MASK_STREAM = 1  # second word of the mask's seed: apart from the clip's augmentation draws

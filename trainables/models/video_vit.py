@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from trainables.models.timm_blocks import transformer_block
+from trainables.models.timm_models import transformer_block
 from trainables.training_settings import ClipSettings, ModelSettings
 
 TUBELET_FRAMES = 2
@@ -48,7 +48,8 @@ class VideoViT(nn.Module):
         self.tubelet_values = 3 * TUBELET_FRAMES * vit.patch_size**2
 
         self.patch_embed = nn.Linear(self.tubelet_values, size.width)
-        self.register_buffer("positions", self.fixed_positions(size.width), False)
+        imported = vit.positions == "imported"  # then part of the weights, and brought by them
+        self.register_buffer("positions", self.fixed_positions(size.width), persistent=imported)
         last = size.depth - 1  # the block with the full drop path; the first has none
         self.blocks = nn.ModuleList(
             transformer_block(size.width, size.heads, size.mlp_ratio, drop_path * i / last)
@@ -58,10 +59,13 @@ class VideoViT(nn.Module):
         self.apply(init_linear)
 
     def fixed_positions(self, width: int) -> Tensor:
-        """[N, width], of the kind that the model's settings name; the decoder's too."""
-        if self.position_kind == "sincos_1d":
-            return sincos_positions(self.tokens, width)
-        return sincos_positions_3d(self.grid, width)
+        """[N, width], of the kind that the settings name; the decoder's too.
+
+        Beside imported positions a decoder has VideoMAE's, as the trunk has until it is loaded.
+        """
+        if self.position_kind == "sincos_3d":
+            return sincos_positions_3d(self.grid, width)
+        return sincos_positions(self.tokens, width)
 
     def tubelets(self, video: Tensor) -> Tensor:
         """[B, 3, T, H, W] -> [B, N, 3, 2, p * p], in the form that is embedded."""

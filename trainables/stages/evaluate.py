@@ -7,7 +7,7 @@ import torch
 from trainables.bootstrap import bootstrap_interval
 from trainables.data.loader import eval_batches
 from trainables.models.heads import Classifier, label_space
-from trainables.models.video_vit import VideoViT
+from trainables.models.trunk import build_trunk
 from trainables.settings import parse
 from trainables.stage_run import Outcome, StageRun
 from trainables.stages.classification import EVALUATION_BATCH, ONE_VIEW, classified
@@ -20,7 +20,7 @@ def run_evaluate(run: StageRun) -> Outcome:
     settings = run.stage.settings
     clip = parse(ClipSettings, settings["clip"], "clip")
     dataset = run.datasets[settings["dataset"]]
-    trunk = VideoViT(parse(ModelSettings, settings["model"], "model"), clip)
+    trunk = build_trunk(parse(ModelSettings, settings["model"], "model"), clip)
     model = Classifier(trunk, label_space({dataset.name: dataset.classes}, "union"))
     load_weights(model, run.input_file("model", "model"))
     model.to(run.device)

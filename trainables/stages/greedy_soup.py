@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-
-from trainables.stage_run import Outcome, StageRun
-from trainables.stages.average import Weights, endpoints_of, uniform
-from trainables.stages.weights import writer
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from trainables.models.video_vit import VideoViT
+from trainables.models.trunk import build_trunk
 from trainables.settings import parse
 from trainables.stage_run import Outcome, StageRun
 from trainables.stages.weights import writer
@@ -16,5 +16,5 @@ def run_init(run: StageRun) -> Outcome:
     model = parse(ModelSettings, settings["model"], "model")
     clip = parse(ClipSettings, settings["clip"], "clip")
     torch.manual_seed(settings["seed"])
-    trunk = VideoViT(model, clip)
+    trunk = build_trunk(model, clip)
     return Outcome(write={"weights.safetensors": writer(trunk.state_dict())}, metrics={})

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from trainables.config import MaeSettings
 from trainables.data.loader import Batch
 from trainables.models.mae import MaskedAutoencoder, draw_masks
+from trainables.models.video_vit import VideoViT
 from trainables.stage_run import Outcome, StageRun
 from trainables.stages.training import starting_trunk, train_stage
 from trainables.training_data import mixed_data, mixed_settings
@@ -29,6 +30,7 @@ def run_mae(run: StageRun) -> Outcome:
     stage = run.stage.settings
     settings = mixed_settings(MaeSettings, stage["mae"], "mae")
     trunk, clip = starting_trunk(run, "start")
+    assert isinstance(trunk, VideoViT), "TrialConfig lets no other model have a stage 1"
     model = MaskedAutoencoder(trunk, settings.decoder, settings.target)
     return train_stage(
         run,

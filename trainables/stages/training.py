@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from trainables.models.video_vit import VideoViT
+from trainables.models.trunk import Trunk
 from trainables.running_averages import RunningAverages
 from trainables.settings import parse
 from trainables.stage_run import Outcome, StageRun
@@ -17,9 +17,7 @@ from trainables.training_loop import train
 from trainables.training_settings import ClipSettings, ModelSettings, OptimizerSettings
 
 
-def starting_trunk(
-    run: StageRun, role: str, drop_path: float = 0.0
-) -> tuple[VideoViT, ClipSettings]:
+def starting_trunk(run: StageRun, role: str, drop_path: float = 0.0) -> tuple[Trunk, ClipSettings]:
     """The trunk with the weights of the input `role`, and what it sees of a video.
 
     torch is seeded last, so that what the caller adds to the trunk follows from the stage's seed.

@@ -8,19 +8,19 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from trainables.models.video_vit import VideoViT
+from trainables.models.trunk import Trunk, build_trunk
 from trainables.training_settings import ClipSettings, ModelSettings
 
 
 def trunk_from(
     path: Path, model: ModelSettings, clip: ClipSettings, drop_path: float = 0.0
-) -> VideoViT:
+) -> Trunk:
     """A trunk with the weights in `path`.
 
     Raises:
         ValueError: the file's tensors are not the trunk's; lists which.
     """
-    trunk = VideoViT(model, clip, drop_path)
+    trunk = build_trunk(model, clip, drop_path)
     load_weights(trunk, path)
     return trunk
 
