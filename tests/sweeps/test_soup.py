@@ -120,7 +120,9 @@ def test_an_alignment_that_would_become_another_one_in_the_soup_is_refused() -> 
     # Under match_repetition the clips that are kept depend on all the sources that are named.
     both: dict[str, Any] = {"average__endpoints": [], "align__mixture__match_repetition": True}
     one = {"align__mixture__shares": {"synthetic": 1}}
-    trials = finished((0.9, {**both, **shares(0.5)}), (0.8, both | one), (0.7, {**both, **shares(1)}))
+    trials = finished(
+        (0.9, {**both, **shares(0.5)}), (0.8, both | one), (0.7, {**both, **shares(1)})
+    )
     soup = soup_of(trials, DATA)
     assert soup.members == [0, 2]
     assert [number for number, _ in soup.refused] == [1]
