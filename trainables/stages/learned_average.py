@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch.func import functional_call
 
 from trainables.config import FinetuneSettings
 from trainables.models.heads import Classifier, label_space
+from trainables.models.video_vit import VideoViT
 from trainables.settings import parse
 from trainables.stage_run import Outcome, StageRun
 from trainables.stages.average import Weights, combined, endpoints_of
@@ -32,7 +33,8 @@ def run_learned_average(run: StageRun) -> Outcome:
     ]
     averaged = AveragedTrunk(trunk.to(run.device), endpoints, stage["learned"])
     dataset = run.datasets[stage["dataset"]]
-    model = Classifier(averaged, label_space({dataset.name: dataset.classes}, "union"))
+    space = label_space({dataset.name: dataset.classes}, "union")
+    model = Classifier(cast(VideoViT, averaged), space)  # which asks for a width and a forward
     return train_stage(
         run,
         Classification(model, settings.label_smoothing),

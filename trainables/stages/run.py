@@ -19,6 +19,7 @@ from trainables.stages.average import run_average
 from trainables.stages.evaluate import run_evaluate
 from trainables.stages.features import run_features
 from trainables.stages.finetune import run_finetune
+from trainables.stages.greedy_soup import run_greedy_soup
 from trainables.stages.init import run_init
 from trainables.stages.learned_average import run_learned_average
 from trainables.stages.mae import run_mae
@@ -30,6 +31,7 @@ KINDS: dict[str, Callable[[StageRun], Outcome]] = {
     "align": run_align,
     "average": run_average,
     "learned_average": run_learned_average,
+    "greedy_soup": run_greedy_soup,
     "features": run_features,
     "probe": run_probe,
     "augmented_probe": run_finetune,

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ from trainables.config import TrialConfig
 from trainables.data.catalog import Dataset
 from trainables.models.heads import Classifier, label_space
 from trainables.models.video_vit import VideoViT
-from trainables.optimization import build_optimizer
+from trainables.optimization import parameter_groups
 from trainables.stage import Stage
 from trainables.stage_run import StageStopped
 from trainables.stage_store import StageStore
@@ -123,8 +123,8 @@ def test_m_trains_at_the_head_s_rate_and_without_weight_decay() -> None:
     optimizer = OptimizerSettings.model_validate(settings)
     for learned in ("global", "per_tensor"):
         averaged = AveragedTrunk(trunks(1)[0], [trunks(1)[0].state_dict()] * 2, learned)
-        model = Classifier(averaged, label_space({"low": ("a", "b")}, "union"))
-        groups = build_optimizer(model, 4, optimizer).param_groups
+        model = Classifier(cast(VideoViT, averaged), label_space({"low": ("a", "b")}, "union"))
+        groups = parameter_groups(model, 4, optimizer)
         trained = [parameter for group in groups for parameter in group["params"]]
         assert {id(p) for p in trained} == {
             id(p) for p in (averaged.m, model.head.weight, model.head.bias)
