@@ -20,6 +20,7 @@ from trainables.stages.evaluate import run_evaluate
 from trainables.stages.features import run_features
 from trainables.stages.finetune import run_finetune
 from trainables.stages.greedy_soup import run_greedy_soup
+from trainables.stages.imported import run_import
 from trainables.stages.init import run_init
 from trainables.stages.learned_average import run_learned_average
 from trainables.stages.mae import run_mae
@@ -27,6 +28,7 @@ from trainables.stages.probe import run_probe
 
 KINDS: dict[str, Callable[[StageRun], Outcome]] = {
     "init": run_init,
+    "import": run_import,
     "mae": run_mae,
     "align": run_align,
     "average": run_average,
@@ -98,6 +100,9 @@ def _publish(run: StageRun, outcome: Outcome) -> None:
 def _trained_on(run: StageRun) -> dict[str, dict[str, str]]:
     """All that the weights have learnt from: this stage's own datasets and those of its inputs."""
     learnt: dict[str, dict[str, str]] = {}
+    if run.stage.kind == "import":
+        content_hash = run.stage.data["weights"]
+        learnt["imported_weights"] = {"content_hash": content_hash, "humans": "unknown"}
     for needed in run.stage.inputs.values():
         record = run.store.record(needed.identity)
         assert record is not None
