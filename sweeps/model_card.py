@@ -101,7 +101,8 @@ def _learnt_from(summary: Mapping[str, Any], trial: TrialConfig) -> list[str]:
 def _made(trial: TrialConfig) -> list[str]:
     average = trial.average
     lines = ["## How it was made", ""]
-    lines.append(f"- stage 1, masked autoencoding: {_mixed(trial.mae)}")
+    stage_1 = "none" if trial.mae is None else _mixed(trial.mae)
+    lines.append(f"- stage 1, masked autoencoding: {stage_1}")
     if average.method in ("none", "wise_ft", "last_k", "ema", "posthoc_ema"):
         lines.append(f"- stage 2, alignment: {_mixed(trial.align)}")
     else:

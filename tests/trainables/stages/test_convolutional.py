@@ -17,6 +17,7 @@ from trainables.trial import trial_stages
 
 ALIGN = toy_trial().align
 FINETUNE = FinetuneSettings(
+    drop_path=0.0,
     mixup=None,
     epochs=1,
     label_smoothing=0.0,
