@@ -7,8 +7,8 @@ from pathlib import Path
 
 from search_spaces.points import edges
 from search_spaces.space import Space, check_paths
+from sweeps.given import GivenTrial
 from sweeps.plan import excess_repetition
-from sweeps.search import GivenTrial
 from sweeps.sweep import Sweep
 from trainables.config import TrialConfig
 from trainables.data.catalog import Dataset, require_splits

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sweeps.search import RANDOM_WEIGHTS
+from sweeps.given import RANDOM_WEIGHTS
 
 
 def plot_scores(summary: Mapping[str, Any], folder: Path) -> list[Path]:

@@ -14,9 +14,10 @@ from rich.console import Console
 
 from search_spaces.space import Space, load_space
 from sweeps.checks import check_sources, check_space, check_storage, sources_of, within_cap
+from sweeps.given import given_trials
 from sweeps.plan import Plan, make_plan
 from sweeps.records import check_same_sweep, read_sweep
-from sweeps.search import Search, given_trials
+from sweeps.search import Search
 from sweeps.sweep import MAY_CHANGE, Sweep
 from trainables.data.catalog import Dataset, check_files, load_catalog
 from trainables.data.demo_world.render import render_world, write_catalog

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import ConfigDict, Field, JsonValue, ValidationError
 from pydantic.dataclasses import dataclass
 
-Origin: TypeAlias = Literal["baseline", "point", "suggested"]
+Origin: TypeAlias = Literal["baseline", "point", "suggested", "soup"]
 State: TypeAlias = Literal["waiting", "running", "complete", "failed", "pruned"]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 

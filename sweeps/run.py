@@ -70,6 +70,8 @@ def _run_what_is_not_done(prepared: Prepared, watch: Watch, terminal: Terminal) 
         curve, report = curve_stages(search, prepared.data), report_stages(search, prepared.data)
         return missing([*curve, *report])
 
+    if not search.unfinished() and (soup := search.add_soup()):  # asked for afterwards
+        terminal.say(soup)
     if not search.unfinished() and not missing_after_search():
         terminal.say("every trial is finished; nothing is trained")
         return
@@ -86,16 +88,23 @@ def _run_what_is_not_done(prepared: Prepared, watch: Watch, terminal: Terminal) 
         stages = StagesHandle(store, prepared.data, settings.execution)
         stages.check_room(planned.stage for planned in prepared.plan.missing)
         watch.follow(stages.events)
+
+        def run() -> None:
+            run_trials(
+                search,
+                stages,
+                sources=prepared.sources,
+                concurrent=settings.search.concurrent,
+                early_stopping=settings.search.early_stopping,
+                scratch=prepared.sweep.folder / "tune",
+            )
+
         try:
             if search.unfinished():
-                run_trials(
-                    search,
-                    stages,
-                    sources=prepared.sources,
-                    concurrent=settings.search.concurrent,
-                    early_stopping=settings.search.early_stopping,
-                    scratch=prepared.sweep.folder / "tune",
-                )
+                run()
+                if soup := search.add_soup():
+                    terminal.say(soup)
+                    run()
             if curve := missing(curve_stages(search, prepared.data)):
                 terminal.say("the search is over: scoring every coefficient of its averages")
                 stages.want_all(curve)

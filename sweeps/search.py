@@ -7,54 +7,22 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from cluster.study import Assignment
-from search_spaces.points import standard_baselines
 from search_spaces.space import Space
 from search_spaces.study import Study
+from sweeps.given import GivenTrial
 from sweeps.plan import excess_repetition
-from sweeps.records import Origin, TrialRecord, read_records, write_record
+from sweeps.records import TrialRecord, read_records, write_record
+from sweeps.soup import FinishedTrial, soup_of
 from sweeps.sweep import Sweep
 from trainables.config import TrialConfig
 from trainables.data.catalog import Dataset
 from trainables.trial import trial_score
-
-RANDOM_WEIGHTS = "baseline: random weights"
-
-
-@dataclass(frozen=True, kw_only=True)
-class GivenTrial:
-    """A trial that runs before the sampler is asked."""
-
-    name: str
-    origin: Origin
-    values: dict[str, Any]  # dotted path -> value, laid over the sweep's trial
-
-
-def given_trials(sweep: Sweep, space: Space, sizes: Mapping[str, int]) -> list[GivenTrial]:
-    """Baselines (random weights, each source alone, equal, proportional), then the file's points.
-
-    `sizes`: training clips of each source.
-    """
-    given = []
-    if sweep.settings.search.baselines:
-        given = [
-            GivenTrial(name=point.name, origin="baseline", values=dict(point.values))
-            for point in standard_baselines(space, sizes)
-        ]
-        nothing: dict[str, Any] = {"align.epochs": 0, "start": {"weights": "random", "path": None}}
-        if sweep.settings.trial.mae is not None:
-            nothing["mae.epochs"] = 0
-        given.insert(0, GivenTrial(name=RANDOM_WEIGHTS, origin="baseline", values=nothing))
-    given += [
-        GivenTrial(name=point.name, origin="point", values=dict(point.set))
-        for point in sweep.points
-    ]
-    return given
 
 
 class Search:
@@ -102,14 +70,58 @@ class Search:
         self._on_change = on_change
 
     def unfinished(self) -> int:
-        """How many trials are still to run."""
-        return self.trials - sum(r.finished for r in self.records)
+        """How many trials are still to run, as far as they are known."""
+        ordinary = [record for record in self.records if record.origin != "soup"]
+        soups = [record for record in self.records if record.origin == "soup"]
+        return (
+            self.trials
+            - sum(record.finished for record in ordinary)
+            + sum(not record.finished for record in soups)
+        )
+
+    def add_soup(self) -> str | None:
+        """One more trial where the sweep asks for it: the greedy soup of those that are finished.
+
+        Returns what is to be said of it: of what it is made, and what was refused and why. None
+        where it is not asked for, or is there already.
+        """
+        if not self._sweep.settings.search.greedy_soup:
+            return None
+        soup = soup_of(
+            [
+                FinishedTrial(number=r.number, trial=self.config(r), score=r.score)
+                for r in self.records
+                if r.origin != "soup"
+            ],
+            self._data,
+        )
+        refused = "".join(f"; trial {number} {why}" for number, why in soup.refused)
+        if not soup.values or soup.base is None:
+            return f"greedy soup: fewer than two trials can be in it{refused}"
+        values = {**self.records[soup.base].values, **soup.values}
+        with self._lock:
+            if any(record.values == values for record in self.records):
+                return None
+            record = TrialRecord(
+                number=len(self.records),
+                name=f"greedy soup of {len(soup.members)} trials",
+                origin="soup",
+                values=values,
+                params=self._study.add(values).params,
+                state="waiting",
+            )
+            self.records.append(record)
+            self._write(record)
+            self._pending.append(record.number)
+        members = ", ".join(map(str, soup.members))
+        return f"greedy soup: of the weights of trials {members}{refused}"
 
     def known(self) -> dict[int, tuple[str, TrialConfig]]:
         """Number -> (name, settings) of the trials that are known before the sampler is asked."""
         known = {r.number: (trial_name(r), self.config(r)) for r in self.records}
-        for number in range(len(known), min(len(self._given), self.trials)):
-            given = self._given[number]
+        ordinary = self._ordinary()
+        for ahead, given in enumerate(self._given[ordinary : self.trials]):
+            number = len(self.records) + ahead
             known[number] = (given.name, self._sweep.trial_with(given.values, given.name))
         return known
 
@@ -181,11 +193,11 @@ class Search:
                 self._write(self.records[number], mlflow_run_id=mlflow_run_id)
 
     def _new(self) -> TrialRecord | None:
-        number = len(self.records)
-        if number >= self.trials:
+        number, ordinary = len(self.records), self._ordinary()
+        if ordinary >= self.trials:
             return None
-        if number < len(self._given):
-            given = self._given[number]
+        if ordinary < len(self._given):
+            given = self._given[ordinary]
             in_space = {**self._fixed_values(), **given.values}
             name, origin, values = given.name, given.origin, given.values
             params = self._study.add(in_space).params
@@ -205,6 +217,10 @@ class Search:
         )
         self.records.append(record)
         return record
+
+    def _ordinary(self) -> int:
+        """Trials there are beside the soups, which stand outside the number asked for."""
+        return sum(record.origin != "soup" for record in self.records)
 
     def _excess(self, record: TrialRecord) -> str | None:
         return excess_repetition(self.config(record), self._data)

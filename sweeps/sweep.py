@@ -63,6 +63,7 @@ class SearchSettings(Settings):
     concurrent: Positive = 1
     baselines: bool  # random weights, each source alone, 1:1, proportional to size
     points: Annotated[tuple[PointSettings, ...], AsTuple] = ()
+    greedy_soup: bool  # once all trials are done, one more: the greedy soup of their weights
     early_stopping: EarlyStopping | None = None
 
     @model_validator(mode="after")
@@ -121,6 +122,7 @@ MAY_CHANGE = (
     "tracking",
     "search.trials",
     "search.concurrent",
+    "search.greedy_soup",
 )
 
 

@@ -172,6 +172,7 @@ def toy_sweep_data(**overrides: Any) -> dict[str, Any]:
             "seed": 0,
             "trials": 6,
             "baselines": True,
+            "greedy_soup": False,
         },
         "execution": {
             "mae": CPU,

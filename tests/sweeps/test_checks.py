@@ -9,7 +9,7 @@ import pytest
 
 from search_spaces.space import load_space
 from sweeps.checks import check_sources, check_space, check_storage, sources_of, within_cap
-from sweeps.search import given_trials
+from sweeps.given import given_trials
 from sweeps.sweep import Sweep, parse_assignments, storage_folder
 from tests.toy import MIXTURE, SPACE, toy_data, toy_dataset, write_toy_sweep
 

@@ -16,7 +16,7 @@ from sweeps.export import export, main, why_not_videomae
 from sweeps.summary import WEIGHTS_FILE
 from tests.toy import toy_trial
 from trainables.config import TrialConfig
-from trainables.data.augment import center, to_video
+from trainables.data.augment import square_crops, to_video
 from trainables.models.timm_models import import_torchvision
 from trainables.models.trunk import Trunk, build_trunk
 
@@ -106,7 +106,7 @@ def test_its_preprocessing_is_the_one_of_our_evaluation(tmp_path: Path) -> None:
     processor = transformers.VideoMAEImageProcessor.from_pretrained(tmp_path / "out")
     frames = np.random.default_rng(0).integers(0, 256, (4, 32, 48, 3), dtype=np.uint8)
     found = processor(list(frames), return_tensors="pt")["pixel_values"]
-    expected = to_video(center(frames, 32), "imagenet").transpose(0, 1).unsqueeze(0)
+    expected = to_video(square_crops(frames, 32, 1)[0], "imagenet").transpose(0, 1).unsqueeze(0)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 

@@ -10,8 +10,9 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from search_spaces.space import Space, load_space
+from sweeps.given import given_trials
 from sweeps.report import write_report, write_weights
-from sweeps.search import Search, given_trials
+from sweeps.search import Search
 from sweeps.summary import curve_stages, make_summary, report_stages
 from sweeps.sweep import Sweep
 from tests.toy import AUGMENT, OPTIMIZER, toy_data, write_toy_sweep

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from search_spaces.space import Space, load_space
-from sweeps.search import Search, given_trials, trial_name
+from sweeps.given import given_trials
+from sweeps.search import Search, trial_name
 from sweeps.sweep import Sweep
 from tests.toy import toy_data, write_toy_sweep
 
@@ -139,3 +140,29 @@ def test_a_suggested_trial_is_named_by_its_mix_first(tmp_path: Path) -> None:
     }
     named = trial_name(replace(search.records[0], values=values))
     assert named == "0.1 synthetic + 0.9 scenes, average.method none, optimizer.lr_peak 0.001"
+
+
+def test_the_soup_is_one_more_trial_of_what_shares_a_stage_1(tmp_path: Path) -> None:
+    points = [{"name": "other stage 1", "set": {"mae.epochs": 2}}]
+    asked: dict[str, Any] = {"search__points": points, "search__greedy_soup": True}
+    search = make_search(tmp_path, **asked)
+    run_all(search, score=lambda number: 0.9 - number / 10)  # random weights first, then scenes
+    told = search.add_soup()
+    assert told is not None and "trial 0 was not aligned" in told
+    assert "trial 5 another MAE ancestor" in told
+    assert search.unfinished() == 1
+    run_all(search)
+    soup = search.records[-1]
+    assert (soup.origin, soup.state, soup.name) == ("soup", "complete", "greedy soup of 4 trials")
+    config = search.config(soup)
+    assert config.average.method == "greedy_soup" and len(config.average.endpoints) == 4
+    assert search.add_soup() is None  # it is there
+
+    again = make_search(tmp_path, **asked)
+    assert again.unfinished() == 0 and again.add_soup() is None
+    longer = make_search(tmp_path, search__trials=7, **asked)
+    assert longer.unfinished() == 1
+    run_all(longer)
+    assert [r.origin for r in longer.records[5:]] == ["point", "soup", "suggested"]
+    more = longer.add_soup()
+    assert more is not None and "greedy soup: of the weights" in more
