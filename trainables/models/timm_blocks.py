@@ -1,4 +1,4 @@
-"""The only place that imports timm."""
+"""timm's blocks, and timm beside any torchvision."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import nn
 
 def transformer_block(width: int, heads: int, mlp_ratio: float, drop_path: float) -> nn.Module:
     """timm's pre-norm ViT block with biases on q, k and v: [B, N, width] -> [B, N, width]."""
-    _make_torchvision_importable()
+    import_torchvision()
     from timm.models.vision_transformer import Block
 
     block: nn.Module = Block(width, heads, mlp_ratio=mlp_ratio, qkv_bias=True, drop_path=drop_path)
     return block
 
 
-def _make_torchvision_importable() -> None:
+def import_torchvision() -> None:
     """Cure `operator torchvision::nms does not exist`, which stops timm's import.
 
     torchvision built for CUDA beside a CPU torch cannot load its compiled operators, and then
