@@ -26,7 +26,7 @@ ONLY_HERE = {
     "mlflow": {"cluster/mlflow_runs.py"},
     "optuna": {"search_spaces/study.py"},
     "decord": {"trainables/data/clips.py"},
-    "timm": {"trainables/models/timm_models.py"},
+    "timm": {"trainables/models/timm_models.py", "trainables/data/rand_augment.py"},
     "torchvision": {"trainables/models/timm_models.py"},
 }
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))

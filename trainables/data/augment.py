@@ -9,10 +9,13 @@ import cv2
 import numpy as np
 import torch
 
+from trainables.data.rand_augment import rand_augment
 from trainables.training_settings import AugmentSettings
 
 TRAINING_MARGIN = 256 / 224  # short side that is read / side that is trained on (PPMA, as I3D)
 CROP_ATTEMPTS = 10
+ERASED_AREA = (0.02, 1 / 3)  # of the frame
+ERASED_RATIO = (0.3, 1 / 0.3)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 GRAY = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601 luma
@@ -24,7 +27,7 @@ def augment(
     """A random view, uint8 [T, size, size, 3], of `frames`, uint8 [T, H, W, 3].
 
     Random resized crop (area and aspect ratio drawn as in Szegedy et al. 2015), then a flip with
-    probability 1/2, then brightness, contrast and saturation times 1 +- `jitter`.
+    probability 1/2, then brightness, contrast and saturation times 1 +- `jitter`, then RandAugment.
     """
     top, left, height, width = _random_crop(frames.shape[1], frames.shape[2], settings, rng)
     view = _resize(frames[:, top : top + height, left : left + width], size)
@@ -32,6 +35,8 @@ def augment(
         view = view[:, :, ::-1]
     if settings.jitter > 0:
         view = _jitter(view, 1 + settings.jitter * rng.uniform(-1, 1, 3))
+    if settings.rand_augment is not None:
+        view = rand_augment(view, settings.rand_augment, rng)
     return view
 
 
@@ -68,6 +73,27 @@ def to_video(frames: np.ndarray, normalize: Literal["imagenet", "per_clip"]) -> 
         video -= np.array(IMAGENET_MEAN, np.float32)[:, None, None, None]
         video /= np.array(IMAGENET_STD, np.float32)[:, None, None, None]
     return torch.from_numpy(video)
+
+
+def erase(video: torch.Tensor, probability: float, rng: np.random.Generator) -> None:
+    """With `probability`, fill one box of `video`, float32 [3, T, H, W], in place with N(0, 1).
+
+    The box is the same in all frames, the noise is not. Its area and aspect ratio are drawn as in
+    Zhong et al. 2020, with the bounds of timm and VideoMAE; where no box fits, nothing is erased.
+    """
+    if not rng.random() < probability:
+        return
+    frames, height, width = video.shape[1:]
+    log_ratio = np.log(ERASED_RATIO)
+    for _ in range(CROP_ATTEMPTS):
+        area = height * width * rng.uniform(*ERASED_AREA)
+        ratio = math.exp(rng.uniform(*log_ratio))
+        h, w = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if h < height and w < width:
+            top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
+            noise = rng.standard_normal((3, frames, h, w), dtype=np.float32)
+            video[:, :, top : top + h, left : left + w] = torch.from_numpy(noise)
+            return
 
 
 def _random_crop(

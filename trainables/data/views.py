@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from trainables.config import TestSettings
-from trainables.data.augment import augment, square_crops, to_video
+from trainables.data.augment import augment, erase, square_crops, to_video
 from trainables.data.catalog import Clip, Dataset
 from trainables.data.clips import ClipReader, ClipUnreadable
 from trainables.data.mixture import Draw, Mixture
@@ -75,6 +75,7 @@ class TrainingViews(torch.utils.data.Dataset[View]):
         rng.random()  # the first view's window in time: what is seen in it is drawn after that
         view = augment(self._frames(draw), self.augmentation, self.settings.resolution, rng)
         video = to_video(view, self.settings.normalize)
+        erase(video, self.augmentation.erasing, rng)
         label = self.clips[draw.source][draw.clip].label
         source = self.mixture.sources.index(draw.source)
         return View(video, label, source, draw.clip, draw.seed, failed)

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pytest
 import torch
+from scipy.stats import ks_2samp
 
-from trainables.data.augment import augment, square_crops, to_video
+from trainables.data.augment import augment, erase, square_crops, to_video
+from trainables.models.timm_blocks import import_torchvision
 from trainables.training_settings import AugmentSettings
 
 
@@ -103,3 +107,65 @@ def test_videos_are_normalised_with_channels_first() -> None:
     assert video.mean().item() == pytest.approx(0, abs=1e-4)
     assert video.std().item() == pytest.approx(1, abs=1e-3)
     assert to_video(np.zeros_like(frames), "per_clip").abs().max() == 0
+
+
+def test_without_erasing_the_video_stays_and_with_it_one_box_of_all_frames_is_noise() -> None:
+    for seed in range(20):
+        video = torch.full((3, 5, 40, 30), 7.0)
+        erase(video, 0.0, np.random.default_rng(seed))
+        assert (video == 7).all()
+        erase(video, 1.0, np.random.default_rng(seed))
+        erased = video != 7
+        assert (erased == erased[:1, :1]).all()
+        rows, columns = erased[0, 0].any(1).nonzero(), erased[0, 0].any(0).nonzero()
+        box = video[
+            :, :, int(rows.min()) : int(rows.max()) + 1, int(columns.min()) : int(columns.max()) + 1
+        ]
+        assert box.numel() == erased.sum() > 0
+        assert len(box.unique()) > 0.99 * box.numel()  # each pixel, channel and frame its own
+
+
+def test_erasing_is_a_function_of_its_seed_and_as_frequent_as_asked() -> None:
+    def erased(seed: int, probability: float) -> torch.Tensor:
+        video = torch.full((3, 2, 24, 24), 7.0)
+        erase(video, probability, np.random.default_rng(seed))
+        return video
+
+    assert torch.equal(erased(3, 1.0), erased(3, 1.0))
+    assert not torch.equal(erased(3, 1.0), erased(4, 1.0))
+    assert 65 < sum(bool((erased(seed, 0.25) != 7).any()) for seed in range(400)) < 135
+
+
+def test_erased_boxes_are_distributed_as_timm_s() -> None:
+    import_torchvision()
+    from timm.data.random_erasing import RandomErasing
+
+    timms, height, width, count = RandomErasing(1.0, mode="pixel", device="cpu"), 50, 40, 1500
+
+    def measured(video: torch.Tensor) -> tuple[float, ...]:
+        """Area, height to width, top, left, in parts of the frame; mean and deviation of noise."""
+        rows, columns = (video[0] != 7).any(1).nonzero(), (video[0] != 7).any(0).nonzero()
+        h, w = len(rows), len(columns)
+        noise = video[video != 7]
+        place = (int(rows.min()) / max(height - h, 1), int(columns.min()) / max(width - w, 1))
+        return (
+            h * w / (height * width),
+            np.log(h / w),
+            *place,
+            float(noise.mean()),
+            float(noise.std()),
+        )
+
+    ours, theirs = [], []
+    state = random.getstate()
+    random.seed(0)
+    for seed in range(count):
+        video = torch.full((3, 1, height, width), 7.0)
+        erase(video, 1.0, np.random.default_rng(seed))
+        ours.append(measured(video[:, 0]))
+        theirs.append(measured(timms(torch.full((3, height, width), 7.0))))
+    random.setstate(state)
+    for mine, reference in zip(np.array(ours).T, np.array(theirs).T, strict=True):
+        assert ks_2samp(mine, reference).pvalue > 0.01
+    assert min(mine[0] for mine in ours) > 0.015
+    assert max(mine[0] for mine in ours) < 0.35

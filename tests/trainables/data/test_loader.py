@@ -16,7 +16,7 @@ from trainables.data.catalog import Clip, Dataset
 from trainables.data.clips import ClipReader, ClipUnreadable, read_clip
 from trainables.data.loader import Batch, check_unreadable, eval_batches, training_batches
 from trainables.data.mixture import Mixture
-from trainables.training_settings import AugmentSettings, ClipSettings
+from trainables.training_settings import AugmentSettings, ClipSettings, RandAugmentSettings
 
 SETTINGS = ClipSettings(frames=4, seconds=0.6, resolution=16, normalize="per_clip")
 AUGMENT = AugmentSettings(
@@ -222,6 +222,29 @@ def test_loader_processes_give_the_batches_of_none(datasets: dict[str, Dataset])
     here = batches(datasets, stop_step=3)
     there = batches(datasets, stop_step=3, workers=2)
     assert all(same(one, other) for one, other in zip(here, there, strict=True))
+
+
+def test_strong_augmentation_is_each_view_s_own_wherever_it_is_loaded(
+    datasets: dict[str, Dataset],
+) -> None:
+    layers = RandAugmentSettings(magnitude=7, layers=4, probability=0.5)
+    strong = AUGMENT.model_copy(update={"rand_augment": layers, "erasing": 0.5})
+    stream = mixture(datasets, views_per_clip=4)
+    arguments: dict = {"mixture": stream, "augmentation": strong, "stop_step": 2}
+    here = list(batches(datasets, **arguments))
+    there = batches(datasets, **arguments, workers=1)
+    assert all(same(one, other) for one, other in zip(here, there, strict=True))
+    mild = batches(datasets, mixture=stream, stop_step=2)
+    assert any(
+        not torch.equal(one.video, other.video) for one, other in zip(here, mild, strict=True)
+    )
+    arguments["augmentation"] = AUGMENT.model_copy(update={"erasing": 1.0})
+    erased, plain = batches(datasets, **arguments), batches(datasets, mixture=stream, stop_step=2)
+    for one, other in zip(erased, plain, strict=True):
+        boxes = (one.video != other.video)[:, 0]
+        assert (boxes == boxes[:, :1]).all()
+        assert len({box.numpy().tobytes() for box in boxes}) == len(boxes)
+        assert (boxes.flatten(1).any(1) & ~boxes.flatten(1).all(1)).all()
 
 
 def test_reading_leaves_the_global_random_state_alone(datasets: dict[str, Dataset]) -> None:
