@@ -57,7 +57,7 @@ class MaeSettings(Settings):
     mixture: MixtureSettings
     masking: Literal["random", "tube"]  # tube: the same places at all times
     mask_ratio: Annotated[float, Field(gt=0, lt=1)]
-    # Normalised per tubelet: each channel apart (PPMA), or all values together (VideoMAE's joint).
+    # Normalised per tubelet: each channel apart (VideoMAE, PPMA), or all values together (MAE).
     target: Literal["pixels", "normalized_per_channel", "normalized_jointly"]
     final_norm: Literal["fresh", "kept"]  # the encoder's last norm in the weights that come out
     decoder: DecoderSettings

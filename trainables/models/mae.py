@@ -1,7 +1,8 @@
-"""Masked autoencoding (VideoMAE, as PPMA uses it): hidden space-time tokens are drawn."""
+"""Masked autoencoding (VideoMAE, and as PPMA uses it): hidden space-time tokens are drawn."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -17,7 +18,11 @@ MASK_STREAM = 1  # second word of the mask's seed: apart from the clip's augment
 
 
 class MaskedAutoencoder(nn.Module):
-    """Trunk and decoder. The trunk's last norm takes no part: alignment starts with it fresh."""
+    """Trunk and decoder. The trunk's last norm takes no part; `encoder_norm` stands in its place.
+
+    `target` is what a masked tubelet's values are before they are drawn: `pixels` as the trunk
+    embeds them, or those `normalized_per_channel` or `normalized_jointly`.
+    """
 
     positions: Tensor
 
@@ -61,23 +66,69 @@ class MaskedAutoencoder(nn.Module):
 
         if self.target == "normalized_per_channel":
             tubelets = normalized_per_channel(tubelets)
+        elif self.target == "normalized_jointly":
+            tubelets = normalized_jointly(tubelets)
         wanted = take(tubelets.flatten(2), masked)
         return (drawn.float() - wanted.float()).square().mean(dim=(1, 2))
 
+    def trunk_tensors(self, final_norm: Literal["fresh", "kept"]) -> dict[str, Tensor]:
+        """The trunk's weights; where it is `kept`, the encoder's last norm is the trunk's."""
+        tensors: dict[str, Tensor] = self.trunk.state_dict()
+        if final_norm == "kept":
+            tensors |= {f"norm.{name}": t for name, t in self.encoder_norm.state_dict().items()}
+        return tensors
+
 
 def normalized_per_channel(tubelets: Tensor) -> Tensor:
-    """Each tubelet's channels [B, N, C, 2, p * p] brought to mean 0, deviation 1."""
+    """(x - mean) / (deviation + 1e-6) of tubelets [B, N, C, 2, p * p], each channel by itself.
+
+    Mean and unbiased deviation are over the 2 p^2 values that a tubelet has of the channel: what
+    VideoMAE's released code does, and PPMA's.
+    """
     values = tubelets.flatten(3)
     normal = (values - values.mean(-1, keepdim=True)) / (values.std(-1, keepdim=True) + 1e-6)
     return normal.reshape(tubelets.shape)
 
 
-def draw_masks(seeds: Sequence[int], tokens: int, mask_ratio: float) -> tuple[Tensor, Tensor]:
-    """(visible [B, V], masked [B, M]): for each clip a random division that its seed decides.
+def normalized_jointly(tubelets: Tensor) -> Tensor:
+    """(x - mean) / sqrt(variance + 1e-6) of tubelets [B, N, C, 2, p * p].
 
-    M = int(mask_ratio * tokens), as in VideoMAE, but at least 1 and at most tokens - 1.
+    Mean and unbiased variance are over all 2 p^2 C values of a tubelet: the rule of image MAE
+    (He et al. 2022). It keeps how the channels of a tubelet differ, which the other takes away.
     """
-    hidden = min(max(int(mask_ratio * tokens), 1), tokens - 1)
-    orders = [np.random.default_rng([seed, MASK_STREAM]).permutation(tokens) for seed in seeds]
+    values = tubelets.flatten(2)
+    variance = values.var(-1, keepdim=True)
+    normal = (values - values.mean(-1, keepdim=True)) / (variance + 1e-6).sqrt()
+    return normal.reshape(tubelets.shape)
+
+
+def draw_masks(
+    seeds: Sequence[int],
+    grid: tuple[int, int, int],
+    mask_ratio: float,
+    masking: Literal["random", "tube"],
+) -> tuple[Tensor, Tensor]:
+    """(visible [B, V], masked [B, M]): a division of the `grid` (t, h, w) of tokens for each clip.
+
+    It follows from the clip's seed. `random` hides M = int(mask_ratio * t * h * w) tokens; `tube`
+    hides int(mask_ratio * h * w) places, each at all times (VideoMAE). At least one token, or
+    place, is hidden and one is not.
+
+    Raises:
+        ValueError: there is but one token, or place.
+    """
+    times, places = grid[0], math.prod(grid[1:])
+    units = places if masking == "tube" else times * places
+    if units < 2:
+        raise ValueError(
+            f"mae.masking {masking!r} cannot divide a grid of {grid} tokens (times, rows, columns) "
+            "into hidden and visible ones; raise clip.resolution or lower model.vit.patch_size"
+        )
+    hidden = min(max(int(mask_ratio * units), 1), units - 1)
+    orders = [np.random.default_rng([seed, MASK_STREAM]).permutation(units) for seed in seeds]
     order = torch.from_numpy(np.stack(orders))
-    return order[:, hidden:], order[:, :hidden]
+    visible, masked = order[:, hidden:], order[:, :hidden]
+    if masking == "random":
+        return visible, masked
+    starts = torch.arange(times).view(1, -1, 1) * places  # of each time's tokens
+    return (starts + visible.unsqueeze(1)).flatten(1), (starts + masked.unsqueeze(1)).flatten(1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor, nn
 
 from trainables.config import MaeSettings
@@ -16,12 +18,15 @@ from trainables.training_data import mixed_data, mixed_settings
 class Reconstruction(nn.Module):
     """The loss of drawing what each clip's own seed hides."""
 
-    def __init__(self, model: MaskedAutoencoder, mask_ratio: float) -> None:
+    def __init__(
+        self, model: MaskedAutoencoder, mask_ratio: float, masking: Literal["random", "tube"]
+    ) -> None:
         super().__init__()
-        self.model, self.mask_ratio = model, mask_ratio
+        self.model, self.mask_ratio, self.masking = model, mask_ratio, masking
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        masks = draw_masks(batch.seed.tolist(), self.model.trunk.tokens, self.mask_ratio)
+        grid = self.model.trunk.grid
+        masks = draw_masks(batch.seed.tolist(), grid, self.mask_ratio, self.masking)
         visible, masked = (mask.to(batch.video.device) for mask in masks)
         return {"loss": self.model(batch.video, visible, masked)}
 
@@ -34,9 +39,9 @@ def run_mae(run: StageRun) -> Outcome:
     model = MaskedAutoencoder(trunk, settings.decoder, settings.target)
     return train_stage(
         run,
-        Reconstruction(model, settings.mask_ratio),
+        Reconstruction(model, settings.mask_ratio, settings.masking),
         data=mixed_data(run, clip, settings, seed=stage["seed"]),
         optimizer=settings.optimizer,
         depth=trunk.depth,
-        tensors={"weights": trunk.state_dict},
+        tensors={"weights": lambda: model.trunk_tensors(settings.final_norm)},
     )
