@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tests.toy import toy_execution, toy_trial
@@ -16,6 +16,7 @@ from trainables.stage import Stage
 from trainables.stage_run import StageStopped
 from trainables.stage_store import StageStore
 from trainables.stages.run import KINDS, run_stage
+from trainables.stages.time_averages import weighted_sum
 from trainables.trial import TrialStages, trial_stages
 
 KEEP = {"last": 2, "ema_decay": 0.5, "posthoc_ema": True}
@@ -82,13 +83,25 @@ def test_the_last_one_is_the_aligned_weights(
     assert_same(found, kept["epoch_3"])
 
 
-def test_the_last_two_are_averaged_in_float64(
-    datasets: dict[str, Dataset], store: StageStore
-) -> None:
+def test_the_last_two_are_averaged(datasets: dict[str, Dataset], store: StageStore) -> None:
     found, kept = averaged(datasets, store, "last_k", last=2)
     second, third = kept["epoch_2"], kept["epoch_3"]
-    expected = {n: ((second[n].double() + third[n].double()) / 2).float() for n in third}
-    assert_same(found, expected)
+    expected = {name: torch.lerp(second[name], third[name], 0.5) for name in third}
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
+    assert not torch.equal(second["patch_embed.weight"], third["patch_embed.weight"])
+
+
+def test_sums_are_float64_and_integers_the_last_ones(tmp_path: Path) -> None:
+    values = torch.randn(3, 1000, generator=torch.Generator().manual_seed(0))
+    parts = []
+    for index, share in enumerate((0.2, 0.3, 0.5)):
+        file = tmp_path / f"{index}"
+        save_file({"a": values[index].clone(), "n": torch.tensor(index)}, file)
+        parts.append((file, share))
+    found = weighted_sum(parts)
+    first, second, third = values.double()
+    assert torch.equal(found["a"], (0.2 * first + 0.3 * second + 0.5 * third).float())
+    assert torch.equal(found["n"], torch.tensor(2))
 
 
 def test_ema_is_what_alignment_kept(datasets: dict[str, Dataset], store: StageStore) -> None:
