@@ -2,56 +2,99 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
+from torch.func import functional_call
 
+from trainables.config import TestSettings
 from trainables.data.catalog import Clip
-from trainables.data.loader import eval_batches
+from trainables.data.loader import Batch, eval_batches
 from trainables.settings import parse
 from trainables.stage_run import Outcome, StageRun
-from trainables.stages.classification import EVALUATION_BATCH, ONE_VIEW
+from trainables.stages.average import interpolate
+from trainables.stages.classification import EVALUATION_BATCH
 from trainables.stages.weights import trunk_from, writer
 from trainables.training_settings import ClipSettings, ModelSettings
 
 
 def run_features(run: StageRun) -> Outcome:
-    """float16 features [N, D] with int64 label [N] and group [N] of the clips that can be read."""
+    """float16 features [N, V, D] with int64 label [N] and group [N] of the clips that can be read.
+
+    V views a clip. With `coefficients`, a file for each: `features_<i>` of the i-th point between
+    the endpoints w0 and w1, all from one decode. Their K sets of weights are held on the device
+    together (4 K bytes a parameter: 0.35 GB for each ViT-B), and the features of all in memory
+    (2 K N V D bytes).
+    """
     settings = run.stage.settings
     clip = parse(ClipSettings, settings["clip"], "clip")
     model = parse(ModelSettings, settings["model"], "model")
-    trunk = trunk_from(run.input_file("weights", "weights"), model, clip).to(run.device).eval()
-    dataset = run.datasets[settings["dataset"]]
-    clips = dataset.split(settings["split"])
-    features, read = [], []
-    with torch.inference_mode():
-        for batch in eval_batches(
-            dataset,
-            clips,
-            clip,
-            ONE_VIEW,
-            batch_size=EVALUATION_BATCH,
-            workers=run.execution.loader_workers,
-            max_unreadable=settings["max_unreadable"],
-        ):
-            features.append(trunk(batch.video.to(run.device)).half().cpu())
-            read.append(batch.clip)
-    index = torch.cat(read)
-    left_out = set(range(len(clips))) - set(index.tolist())
-    tensors = {
-        "features": torch.cat(features),
+    coefficients = settings.get("coefficients")
+    first = run.input_file("weights" if coefficients is None else "w0", "weights")
+    trunk = trunk_from(first, model, clip).to(run.device).eval()
+    if coefficients is None:
+        weights, names = [trunk.state_dict()], ["features"]
+    else:
+        w0, w1 = (load_file(run.input_file(role, "weights")) for role in ("w0", "w1"))
+        weights = [
+            {name: tensor.to(run.device) for name, tensor in interpolate(w0, w1, c).items()}
+            for c in coefficients
+        ]
+        names = [f"features_{index}" for index in range(len(coefficients))]
+
+    def features_of(batch: Batch) -> Tensor:  # [B, K, D]
+        video = batch.video
+        return torch.stack([functional_call(trunk, w, (video,)).half() for w in weights], dim=1)
+
+    clips = split_of(run)
+    features, index = over_views(run, features_of)
+    read = {
         "label": torch.tensor([clip.label for clip in clips])[index],
         "group": group_ids(clips)[index],
     }
+    left_out = sorted(set(range(len(clips))) - set(index.tolist()))
     return Outcome(
-        write={"features.safetensors": writer(tensors)},
-        metrics={
-            "clips": len(index),
-            "left_out": [clips[place].path for place in sorted(left_out)],
+        write={
+            f"{name}.safetensors": writer({"features": values, **read})
+            for name, values in zip(names, features.unbind(dim=2), strict=True)
         },
+        metrics={"clips": len(index), "left_out": [clips[place].path for place in left_out]},
         clips=len(index),
     )
+
+
+def split_of(run: StageRun) -> tuple[Clip, ...]:
+    """The clips that a stage with `dataset` and `split` in its settings reads."""
+    dataset = run.datasets[run.stage.settings["dataset"]]
+    return tuple(dataset.split(run.stage.settings["split"]))
+
+
+def over_views(run: StageRun, outputs_of: Callable[[Batch], Tensor]) -> tuple[Tensor, Tensor]:
+    """[N, V, ...] on the CPU: outputs [B, ...] of the V views of each clip that can be read.
+
+    With int64 [N], which of `split_of(run)` they are. The views are those in the stage's settings.
+    """
+    settings = run.stage.settings
+    views = parse(TestSettings, settings["views"], "views")
+    number = views.clips * views.crops
+    outputs, index = [], []
+    with torch.inference_mode():
+        for batch in eval_batches(
+            run.datasets[settings["dataset"]],
+            split_of(run),
+            parse(ClipSettings, settings["clip"], "clip"),
+            views,
+            batch_size=max(1, EVALUATION_BATCH // number),
+            workers=run.execution.loader_workers,
+            max_unreadable=settings["max_unreadable"],
+        ):
+            outputs.append(outputs_of(batch.to(run.device)).cpu())
+            index.append(batch.clip)
+    clips = torch.cat(index).unflatten(0, (-1, number))
+    assert (clips == clips[:, :1]).all(), "the views of a clip do not stand together"
+    return torch.cat(outputs).unflatten(0, (-1, number)), clips[:, 0]
 
 
 def group_ids(clips: Sequence[Clip]) -> Tensor:

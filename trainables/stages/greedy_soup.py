@@ -12,6 +12,7 @@ from trainables.config import ProbeSettings, TestSettings
 from trainables.data.catalog import Dataset
 from trainables.data.loader import eval_batches
 from trainables.logistic_regression import fit
+from trainables.metrics import in_top
 from trainables.settings import parse
 from trainables.stage_run import Outcome, StageRun
 from trainables.stages.average import Weights, endpoints_of, uniform
@@ -96,8 +97,9 @@ class _Scorer:
         """Top-1 on the selection split with the penalty that is best there."""
         train, label = self._features(dataset, "train", ONE_VIEW)
         selection, wanted = self._features(dataset, "selection", self.test)
-        found = [fit(train, label, l2).predict(selection) for l2 in self.probe.l2_grid]
-        return max((labels == wanted).double().mean().item() for labels in found)
+        fits = fit(train, label, self.probe.l2_grid, len(dataset.classes))
+        found = [probe.logits(selection) for probe in fits]
+        return max(in_top(logits, wanted, 1).double().mean().item() for logits in found)
 
     def _features(self, dataset: Dataset, split: str, views: TestSettings) -> tuple[Tensor, Tensor]:
         """Features [N, D], the mean over a clip's views, and label [N].
