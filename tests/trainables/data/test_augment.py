@@ -8,7 +8,7 @@ import torch
 from scipy.stats import ks_2samp
 
 from trainables.data.augment import augment, erase, square_crops, to_video
-from trainables.models.timm_blocks import import_torchvision
+from trainables.models.timm_models import import_torchvision
 from trainables.training_settings import AugmentSettings
 
 

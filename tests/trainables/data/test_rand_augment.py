@@ -9,7 +9,7 @@ from PIL import Image
 
 from trainables.data.augment import augment
 from trainables.data.rand_augment import rand_augment
-from trainables.models.timm_blocks import import_torchvision
+from trainables.models.timm_models import import_torchvision
 from trainables.training_settings import AugmentSettings, RandAugmentSettings
 
 VIDEOMAE = RandAugmentSettings(magnitude=7, layers=4, probability=0.5)
