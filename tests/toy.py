@@ -44,6 +44,13 @@ OPTIMIZER = {
     "clip_norm": 1.0,
     "precision": "fp32",
 }
+MIXUP = {  # PPMA's
+    "mixup_alpha": 0.8,
+    "cutmix_alpha": 1.0,
+    "probability": 1.0,
+    "switch_probability": 0.5,
+    "across_sources": False,
+}
 TRIAL: dict[str, Any] = {
     "seed": 0,
     "model": {

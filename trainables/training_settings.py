@@ -87,6 +87,15 @@ class MixupSettings(Settings):
     switch_probability: Fraction  # of cutmix, where both are on
     across_sources: bool  # false: a clip is mixed with one of its own source only
 
+    @model_validator(mode="after")
+    def _mixes(self) -> Self:
+        if self.mixup_alpha == self.cutmix_alpha == 0:
+            raise ValueError(
+                "mixup_alpha and cutmix_alpha are both 0, which mixes nothing; set mixup: null, or "
+                "one of them above 0"
+            )
+        return self
+
 
 class OptimizerSettings(Settings):
     """Linear warm-up from lr_start to lr_peak, then the schedule to lr_end."""

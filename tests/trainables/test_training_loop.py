@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.toy import toy_trial
+from tests.toy import MIXUP, toy_trial
 from tests.trainables.toy_videos import run_chain, weights_of
+from tests.trainables.train_toy import toy_chain
 from trainables.data.catalog import Dataset
 from trainables.data.loader import Batch
 from trainables.models.mae import MaskedAutoencoder
@@ -51,16 +53,21 @@ def assert_close(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
         torch.testing.assert_close(a, b, rtol=1e-3, atol=2e-6, msg=lambda m, n=name: f"{n}: {m}")
 
 
-SGD = {"algorithm": "sgd", "betas": None, "momentum": 0.9}
+SGD = {
+    "align__optimizer__algorithm": "sgd",
+    "align__optimizer__betas": None,
+    "align__optimizer__momentum": 0.9,
+}
 
 
-@pytest.mark.parametrize(("kind", "algorithm"), [("mae", {}), ("align", {}), ("align", SGD)])
+@pytest.mark.parametrize(
+    ("kind", "overrides"),
+    [("mae", {}), ("align", {"align__drop_path": 0.5}), ("align", {**SGD, "align__mixup": MIXUP})],
+)
 def test_a_run_stopped_in_the_middle_of_an_epoch_ends_with_the_same_bits(
-    kind: str, algorithm: dict[str, Any], datasets: dict[str, Dataset], tmp_path: Path
+    kind: str, overrides: dict[str, Any], datasets: dict[str, Dataset], tmp_path: Path
 ) -> None:
-    # Drop path and augmentation draw random numbers; both must come again.
-    optimizer = {f"align__optimizer__{name}": value for name, value in algorithm.items()}
-    overrides = {"align__drop_path": 0.5, "align__heldout_clips": 0, **optimizer}
+    # Drop path, augmentation and mixup draw random numbers; all must come again.
     stage = {"mae": mae_stage, "align": align_stage}[kind](datasets, **overrides)
     whole, cut = StageStore(tmp_path / "whole"), StageStore(tmp_path / "cut")
     record = run_chain(stage, whole, datasets)
@@ -122,22 +129,24 @@ def test_a_checkpoint_that_cannot_be_read_is_dropped(
     assert_same(weights_of(stage, cut), weights_of(stage, whole))
 
 
+@pytest.mark.parametrize(("part", "mixup"), [(3, None), (2, MIXUP)])
 def test_accumulated_parts_of_a_batch_are_the_whole_batch(
-    datasets: dict[str, Dataset], tmp_path: Path
+    part: int, mixup: dict[str, Any] | None, datasets: dict[str, Dataset], tmp_path: Path
 ) -> None:
-    stage = align_stage(datasets)
+    stage = align_stage(datasets, align__mixup=mixup)
     whole, parts = StageStore(tmp_path / "whole"), StageStore(tmp_path / "parts")
     run_chain(stage, whole, datasets)
-    run_chain(stage, parts, datasets, per_device_batch=3)  # 3 + 1 clips
+    run_chain(stage, parts, datasets, per_device_batch=part)  # 3 + 1 clips, 2 + 2
     assert_close(weights_of(stage, parts), weights_of(stage, whole))
 
 
 def test_two_processes_end_with_the_weights_of_one(
     datasets: dict[str, Dataset], tmp_path: Path
 ) -> None:
-    align = trial_stages(toy_trial(), datasets).weights
+    probe = toy_chain(datasets)
+    align = probe.inputs["weights"]
     one, two = StageStore(tmp_path / "one"), StageStore(tmp_path / "two")
-    run_chain(align, one, datasets)
+    run_chain(probe, one, datasets)
     videos = datasets["scenes"].root.parent
     done = subprocess.run(
         [
@@ -150,8 +159,8 @@ def test_two_processes_end_with_the_weights_of_one(
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    for stage in (align.inputs["start"], align):  # stage 1, stage 2
-        assert_close(weights_of(stage, two), weights_of(stage, one))
+    for stage, file in ((align.inputs["start"], "weights"), (align, "weights"), (probe, "model")):
+        assert_close(*(load_file(store.file(stage.identity, file)) for store in (two, one)))
         found, expected = two.record(stage.identity), one.record(stage.identity)
         assert found is not None
         assert expected is not None

@@ -81,10 +81,16 @@ class Classifier(nn.Module):
             self.trunk.eval()
         return self
 
-    def forward(self, video: Tensor, source: Tensor) -> Tensor:
-        """Logits [B, outputs], in float32, of `video` [B, 3, T, H, W] from sources [B]."""
+    def forward(self, video: Tensor, source: Tensor, partner: Tensor | None = None) -> Tensor:
+        """Logits [B, outputs], in float32, of `video` [B, 3, T, H, W] from sources [B].
+
+        `partner` [B]: the source of what a clip is mixed with, whose outputs then compete too.
+        """
         logits: Tensor = self.head(self.trunk(video))
-        return logits.float().masked_fill(~self.allowed[source], -torch.inf)
+        allowed = self.allowed[source]
+        if partner is not None:
+            allowed = allowed | self.allowed[partner]
+        return logits.float().masked_fill(~allowed, -torch.inf)
 
     def target(self, source: Tensor, label: Tensor) -> Tensor:
         """The output [B] that stands for each source's label [B]."""

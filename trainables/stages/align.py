@@ -47,7 +47,7 @@ def run_align(run: StageRun) -> Outcome:
 
     return train_stage(
         run,
-        Classification(model, settings.label_smoothing),
+        Classification(model, settings, stage["seed"]),
         data=data,
         optimizer=settings.optimizer,
         depth=trunk.depth,

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from trainables.config import TestSettings
+from trainables.config import AlignSettings, FinetuneSettings, TestSettings
 from trainables.data.catalog import Clip, Dataset
 from trainables.data.loader import Batch, eval_batches
+from trainables.data.mixup import Mixing, draw_mixing, mixed, partners
 from trainables.models.heads import Classifier, smoothed_cross_entropy
 from trainables.process_group import rank, summed, world_size
 from trainables.stage_run import StageRun
@@ -20,18 +21,45 @@ ONE_VIEW = TestSettings(clips=1, crops=1)
 
 
 class Classification(nn.Module):
-    """Cross-entropy, and whether each clip is classified right."""
+    """Cross-entropy, and whether each clip is classified right; of mixed clips where that is set.
 
-    def __init__(self, model: Classifier, label_smoothing: float) -> None:
+    A mixed clip's loss is that of its own class and its partner's by their shares in it, and it
+    is classified right as the one with the larger share. How a batch is mixed follows from `seed`
+    and the batch's step.
+    """
+
+    def __init__(
+        self, model: Classifier, settings: AlignSettings | FinetuneSettings, seed: int
+    ) -> None:
         super().__init__()
-        self.model, self.label_smoothing = model, label_smoothing
+        self.model, self.seed = model, seed
+        self.label_smoothing, self.mixup = settings.label_smoothing, settings.mixup
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
+        if self.mixup is not None:
+            mixing = draw_mixing(self.mixup, self.seed, batch.step, *batch.video.shape[-2:])
+            if mixing is not None:
+                return self._of_mixed(batch, mixing, self.mixup.across_sources)
         logits = self.model(batch.video, batch.source)
         target = self.model.target(batch.source, batch.label)
         return {
             "loss": smoothed_cross_entropy(logits, target, self.label_smoothing),
             "train_accuracy": logits.argmax(dim=1) == target,
+        }
+
+    def _of_mixed(self, batch: Batch, mixing: Mixing, across_sources: bool) -> dict[str, Tensor]:
+        partner = partners(batch.source, across_sources)
+        video, share = mixed(batch.video, partner, mixing)
+        logits = self.model(video, batch.source, batch.source[partner])
+        target = self.model.target(batch.source, batch.label)
+        own, other = (
+            smoothed_cross_entropy(logits, of, self.label_smoothing)
+            for of in (target, target[partner])
+        )
+        return {
+            "loss": share * own + (1 - share) * other,
+            "train_accuracy": logits.argmax(dim=1)
+            == torch.where(share >= 0.5, target, target[partner]),
         }
 
 

@@ -22,7 +22,7 @@ def run_finetune(run: StageRun) -> Outcome:
         model.freeze_trunk()
     return train_stage(
         run,
-        Classification(model, settings.label_smoothing),
+        Classification(model, settings, stage["seed"]),
         data=downstream_data(run, clip, settings, dataset, seed=stage["seed"]),
         optimizer=settings.optimizer,
         depth=trunk.depth,

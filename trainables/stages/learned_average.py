@@ -37,7 +37,7 @@ def run_learned_average(run: StageRun) -> Outcome:
     model = Classifier(cast(VideoViT, averaged), space)  # which asks for a width and a forward
     return train_stage(
         run,
-        Classification(model, settings.label_smoothing),
+        Classification(model, settings, stage["seed"]),
         data=downstream_data(run, clip, settings, dataset, seed=stage["seed"]),
         optimizer=settings.optimizer,
         depth=trunk.depth,
