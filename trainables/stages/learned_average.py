@@ -86,16 +86,10 @@ class AveragedTrunk(nn.Module):
 
     def forward(self, video: Tensor) -> Tensor:
         """video [B, 3, T, H, W] -> feature [B, width]."""
-        a = self.coefficients()
-        rows = dict(
-            zip(self._parameters_of, a.expand(len(self._parameters_of), -1).unbind(), strict=True)
-        )
-        common = a.detach().mean(dim=0)
-        rows |= dict.fromkeys(self._statistics_of, common)
         values = {
             # Not one matrix product, which autocast would round.
             name: sum(part * end[name] for part, end in zip(row, self._endpoints, strict=True))
-            for name, row in rows.items()
+            for name, row in self._of_tensor(self.coefficients()).items()
         }
         feature: Tensor = functional_call(self._trunk[0], values, (video,))
         return feature
@@ -103,9 +97,14 @@ class AveragedTrunk(nn.Module):
     def weights(self) -> dict[str, Tensor]:
         """The averaged trunk's state dict, summed in float64, in the endpoints' types."""
         a = self.m.detach().double().view(-1, len(self._endpoints)).softmax(dim=1)
-        rows = dict(zip(self._parameters_of, a.expand(len(self._parameters_of), -1), strict=True))
-        rows |= dict.fromkeys(self._statistics_of, a.mean(dim=0))
+        rows = self._of_tensor(a)
         return combined(self._endpoints, {name: row.tolist() for name, row in rows.items()})
+
+    def _of_tensor(self, a: Tensor) -> dict[str, Tensor]:
+        """The coefficients [K] of each tensor that is averaged."""
+        rows = a.expand(len(self._parameters_of), -1).unbind()
+        common = dict.fromkeys(self._statistics_of, a.detach().mean(dim=0))
+        return dict(zip(self._parameters_of, rows, strict=True)) | common
 
 
 def coefficient_curves(averaged: AveragedTrunk) -> dict[str, float]:
