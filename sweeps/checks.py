@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from search_spaces.points import edges
@@ -19,37 +19,52 @@ from trainables.training_settings import Share
 
 def sources_of(sweep: Sweep, space: Space) -> dict[str, str]:
     """Every source that some trial may pre-train on -> where that trial comes from."""
-    trials = [("trial", sweep.settings.trial)]
-    trials += [
-        (f"search.points {point.name!r}", sweep.trial_with(point.set, point.name))
-        for point in sweep.points
-    ]
-    file = sweep.settings.search.space or ""
-    trials += [(file, sweep.trial_with(values, file)) for values in edges(space)]
     sources: dict[str, str] = {}
-    for where, trial in trials:
+    for where, trial in _trials(sweep, space):
         for shares in _all_shares(trial):
             for source in shares:
                 sources.setdefault(source, where)
     return sources
 
 
+def downstream_of(sweep: Sweep, space: Space) -> dict[str, str]:
+    """Every dataset that some trial is scored on -> where that trial comes from."""
+    named: dict[str, str] = {}
+    for where, trial in _trials(sweep, space):
+        for name in trial.downstream:
+            named.setdefault(name, f"{where}.downstream" if where == "trial" else where)
+    return named
+
+
+def _trials(sweep: Sweep, space: Space) -> Iterator[tuple[str, TrialConfig]]:
+    """The trial of the sweep file, its points and the edges of its space, and where each is."""
+    yield "trial", sweep.settings.trial
+    for point in sweep.points:
+        yield f"search.points {point.name!r}", sweep.trial_with(point.set, point.name)
+    file = sweep.settings.search.space or ""
+    for values in edges(space):
+        yield file, sweep.trial_with(values, file)
+
+
+def check_names(named: Mapping[str, str], known: Collection[str]) -> None:
+    """Raises ValueError for a dataset that is not known, with where it is named."""
+    for name, where in named.items():
+        if name not in known:
+            raise ValueError(f"{where}: {name!r} is in no catalog{nearest(name, list(known))}")
+
+
 def check_sources(sweep: Sweep, sources: Mapping[str, str], data: Mapping[str, Dataset]) -> None:
     """Sources and downstream datasets exist, have their splits; no real human by accident."""
+    check_names(sources, data)
     for source, where in sources.items():
-        if source not in data:
-            raise ValueError(f"{where}: {source!r} is in no catalog{nearest(source, list(data))}")
         require_splits(data[source], ("train",))
         if data[source].humans == "real" and not sweep.settings.allow_real_humans:
             raise ValueError(
                 f"{where}: {source!r} is declared 'humans: real' and pre-training on real people "
                 "is refused; take it out, or set allow_real_humans: true"
             )
+    check_names(dict.fromkeys(sweep.settings.trial.downstream, "trial.downstream"), data)
     for name in sweep.settings.trial.downstream:
-        if name not in data:
-            raise ValueError(
-                f"trial.downstream: {name!r} is in no catalog{nearest(name, list(data))}"
-            )
         require_splits(data[name], ("train", "selection", "report"))
 
 

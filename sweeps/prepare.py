@@ -11,17 +11,27 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from search_spaces.space import Space, load_space
-from sweeps.checks import check_sources, check_space, check_storage, sources_of, within_cap
+from sweeps.checks import (
+    check_names,
+    check_sources,
+    check_space,
+    check_storage,
+    downstream_of,
+    sources_of,
+    within_cap,
+)
 from sweeps.given import given_trials
 from sweeps.plan import Plan, make_plan
 from sweeps.records import check_same_sweep, read_sweep
 from sweeps.search import Search
 from sweeps.sweep import MAY_CHANGE, Sweep
-from trainables.data.catalog import Dataset, check_files, load_catalog
+from trainables.data.catalog import Dataset, catalog_names, load_catalog
 from trainables.data.demo_world.render import render_world, write_catalog
 from trainables.data.demo_world.settings import WorldSettings
+from trainables.data.files import check_files
 from trainables.settings import load_yaml
 from trainables.stage_store import StageStore
 
@@ -52,8 +62,9 @@ def prepare(sweep: Sweep, console: Console, *, dry_run: bool) -> Prepared:
     check_space(sweep, space)
     if not dry_run:
         check_storage(sweep.folder)
-    data = _datasets(sweep, console, dry_run=dry_run)
     sources = sources_of(sweep, space)
+    named = downstream_of(sweep, space) | sources
+    data = _datasets(sweep, named, console, dry_run=dry_run)
     check_sources(sweep, sources, data)
     sizes = {source: len(data[source].split("train")) for source in sources}
     given, left_out = within_cap(sweep, given_trials(sweep, space, sizes), data)
@@ -100,12 +111,22 @@ def only_one(folder: Path) -> Iterator[None]:
         yield
 
 
-def _datasets(sweep: Sweep, console: Console, *, dry_run: bool) -> dict[str, Dataset]:
-    """The sweep's datasets, their files checked; a demo world is rendered, except in a dry run."""
+def _datasets(
+    sweep: Sweep, named: Mapping[str, str], console: Console, *, dry_run: bool
+) -> dict[str, Dataset]:
+    """The datasets that the sweep names, their files checked, and what is to be said of them.
+
+    `named`: dataset -> where the sweep names it; a catalog's others are not read. A demo world is
+    rendered, except in a dry run.
+    """
     settings = sweep.settings.datasets
     if settings.catalog is not None:
-        data = load_catalog(sweep.file.parent / settings.catalog)
+        catalog = sweep.file.parent / settings.catalog
+        check_names(named, catalog_names(catalog))
+        data = load_catalog(catalog, named)
         for dataset in data.values():
+            for note in dataset.notes:
+                console.print(f"[yellow]note:[/yellow] {escape(note)}", soft_wrap=True)
             check_files(dataset)
         return data
     assert settings.demo_world is not None

@@ -5,24 +5,28 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import posixpath
-import re
-import stat
-from collections.abc import Collection
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from trainables.data.labels import index_labels, read_class_list
-from trainables.data.manifests import SPLITS, Row, read_manifest
-from trainables.data.splits import cut_by_group
-from trainables.settings import Settings, load_yaml, parse
+from trainables.data.manifests import SPLITS, Row, path_inside, read_lists, read_manifest
+from trainables.data.splits import assign_splits, group_in
+from trainables.data.subsets import SubsetSettings, take_subset
+from trainables.data.suite import (
+    FRAME_RATE,
+    SELECTION,
+    SUITE,
+    SuiteSettings,
+    check_labels,
+    rows_on_disk,
+    suite_lists,
+)
+from trainables.settings import Settings, load_yaml, nearest, parse
 
 Humans = Literal["virtual", "removed", "none", "real"]
 Split = Literal["train", "selection", "report"]
-
-SHOWN = 5  # examples in a message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +46,8 @@ class Dataset:
     clips: tuple[Clip, ...]
     frame_rate: float | None  # of frame folders, in frames per second
     content_hash: str  # of all that a result depends on; not the name and not the root
+    licence: str | None = None  # as the catalog gives it, for who gets the weights
+    notes: tuple[str, ...] = ()  # what the user should know of it
 
     def split(self, name: str) -> tuple[Clip, ...]:
         return tuple(clip for clip in self.clips if clip.split == name)
@@ -58,26 +64,49 @@ class DatasetSettings(Settings):
     classes: str | list[str] | None = None
     frame_rate: float | None = None
     version: str | None = None
+    licence: str | None = None
+
+
+Entry = DatasetSettings | SuiteSettings | SubsetSettings
 
 
 class CatalogSettings(Settings):
-    datasets: dict[str, dict[str, Any]]  # each a DatasetSettings
+    datasets: dict[str, dict[str, Any]]  # each an Entry
 
 
-def load_catalog(path: Path) -> dict[str, Dataset]:
-    """All datasets of a catalog YAML, their manifests read and checked.
+def load_catalog(path: Path, names: Collection[str] | None = None) -> dict[str, Dataset]:
+    """The datasets of a catalog YAML, their manifests read and checked; all without `names`.
 
-    Relative paths in it start at its folder and $VARIABLES are expanded. Whether the clips exist
-    on disk is `check_files`'s to say.
+    Every entry is checked, but no file is touched of those that are not among `names`. Relative
+    paths start at the catalog's folder and $VARIABLES are expanded. Whether the clips exist on
+    disk is files.py's to say.
 
     Raises:
         ValueError: anything wrong in the catalog or a manifest, naming where and what to do.
     """
-    datasets = {}
+    entries = _entries(path)
+    for name in names or ():
+        if name not in entries:
+            raise ValueError(f"{path}: {name!r} is not in it{nearest(name, list(entries))}")
+    wanted = [name for name in entries if names is None or name in names]
+    return {name: _load(name, entries, path.resolve().parent) for name in wanted}
+
+
+def catalog_names(path: Path) -> list[str]:
+    """The names of a catalog's datasets. Raises ValueError for an entry that is malformed."""
+    return list(_entries(path))
+
+
+def _entries(path: Path) -> dict[str, Entry]:
+    entries: dict[str, Entry] = {}
     for name, data in parse(CatalogSettings, load_yaml(path), str(path)).datasets.items():
-        entry = parse(DatasetSettings, data, f"{path}: datasets.{name}")
-        datasets[name] = _dataset(name, entry, path.resolve().parent)
-    return datasets
+        kind: type[Entry] = DatasetSettings
+        if "suite" in data:
+            kind = SuiteSettings
+        elif "subset_of" in data:
+            kind = SubsetSettings
+        entries[name] = parse(kind, data, f"{path}: datasets.{name}")
+    return entries
 
 
 def require_splits(dataset: Dataset, names: Collection[str]) -> None:
@@ -94,43 +123,78 @@ def require_splits(dataset: Dataset, names: Collection[str]) -> None:
         )
 
 
-def check_files(dataset: Dataset) -> None:
-    """Raises ValueError when the root or a clip does not exist, or a folder has no frame rate."""
-    if not dataset.root.is_dir():
+def _load(name: str, entries: Mapping[str, Entry], folder: Path) -> Dataset:
+    match entries[name]:
+        case SuiteSettings() as entry:
+            return _from_suite(name, entry, folder)
+        case SubsetSettings() as entry:
+            return _from_parent(name, entry, entries, folder)
+        case entry:
+            rows = _rows(name, entry, folder)
+            root = _expand(name, entry.root, folder)
+            return _dataset(name, entry, rows, root, folder)
+
+
+def _rows(name: str, entry: DatasetSettings, folder: Path) -> list[Row]:
+    if isinstance(entry.clips, str):
+        return read_manifest(_expand(name, entry.clips, folder))
+    lists = {str(split): _expand(name, file, folder) for split, file in entry.clips.items()}
+    return read_lists(name, lists)
+
+
+def _from_suite(name: str, entry: SuiteSettings, folder: Path) -> Dataset:
+    known, root = SUITE[entry.suite], _expand(name, entry.root, folder)
+    lists = suite_lists(name, entry.suite, root)
+    rows = rows_on_disk(name, entry.suite, read_lists(name, lists), root)
+    notes = check_labels(name, entry.suite, rows)
+    written_out = {
+        "clips": {split: str(path) for split, path in lists.items()},
+        "root": str(root),
+        "humans": "real",
+        "split": {"selection": SELECTION},
+        "group": known.group,
+        "classes": [str(index) for index in range(known.classes)],
+        "frame_rate": FRAME_RATE,
+        "version": entry.version,
+        "licence": entry.licence,
+    }
+    # Cut by the suite's name: whatever an entry is called, its selection split is the same.
+    plain = parse(DatasetSettings, written_out, name)
+    dataset = _dataset(entry.suite, plain, rows, root, folder)
+    return replace(dataset, name=name, notes=tuple(notes))
+
+
+def _from_parent(
+    name: str, entry: SubsetSettings, entries: Mapping[str, Entry], folder: Path
+) -> Dataset:
+    whole = entries.get(entry.subset_of)
+    if whole is None:
         raise ValueError(
-            f"dataset {dataset.name!r}: root {dataset.root} is not a folder; correct `root`"
+            f"dataset {name!r}: subset_of {entry.subset_of!r} is not in the catalog"
+            f"{nearest(entry.subset_of, list(entries))}"
         )
-    with ThreadPoolExecutor(16) as pool:  # network file systems answer slowly, but in parallel
-        modes = list(pool.map(lambda clip: _mode(dataset.root / clip.path), dataset.clips))
-    missing = [clip.path for clip, mode in zip(dataset.clips, modes, strict=True) if mode is None]
-    if missing:
+    if isinstance(whole, SubsetSettings):
         raise ValueError(
-            f"dataset {dataset.name!r}: {len(missing)} of {len(dataset.clips)} clips do not exist "
-            f"under {dataset.root}: {_some(missing)}; correct `root` or the manifest"
+            f"dataset {name!r}: subset_of {entry.subset_of!r} is itself a subset; take it of "
+            f"{whole.subset_of!r}"
         )
-    if dataset.frame_rate is None and any(mode and stat.S_ISDIR(mode) for mode in modes):
-        raise ValueError(
-            f"dataset {dataset.name!r} has frame folders; give its catalog entry a `frame_rate`"
-        )
+    parent = _load(entry.subset_of, entries, folder)
+    classes, clips = take_subset(name, entry, parent.classes, parent.clips)
+    return replace(
+        parent,
+        name=name,
+        classes=classes,
+        clips=clips,
+        content_hash=_hash(clips, classes, parent.humans, parent.frame_rate, whole.version),
+        licence=entry.licence or parent.licence,
+    )
 
 
-def _mode(path: Path) -> int | None:
-    try:
-        return os.stat(path).st_mode
-    except OSError:
-        return None
-
-
-def _some(items: list[str]) -> str:
-    return ", ".join(items[:SHOWN]) + (", ..." if len(items) > SHOWN else "")
-
-
-def _dataset(name: str, entry: DatasetSettings, folder: Path) -> Dataset:
-    root = _expand(name, entry.root, folder)
-    rows = [
-        row._replace(path=_inside(name, row.path, root), group=_group(name, row, entry.group))
-        for row in _rows(name, entry, folder)
-    ]
+def _dataset(
+    name: str, entry: DatasetSettings, rows: Sequence[Row], root: Path, folder: Path
+) -> Dataset:
+    rows = [row._replace(path=path_inside(name, row.path, root)) for row in rows]
+    rows = [row._replace(group=group_in(name, row, entry.group)) for row in rows]
     seen: set[str] = set()
     for row in rows:
         if row.path in seen:
@@ -140,18 +204,12 @@ def _dataset(name: str, entry: DatasetSettings, folder: Path) -> Dataset:
     if isinstance(listed, str):
         listed = read_class_list(_expand(name, listed, folder))
     classes, labels = index_labels([row.label for row in rows], listed, name)
-    splits = _splits(name, rows, labels, entry.split)
+    asked: dict[str, float] = dict((entry.split or {}).items())
+    splits = assign_splits(name, rows, labels, asked)
     clips = tuple(
         Clip(path=row.path, label=label, group=row.group, split=split)
         for row, label, split in zip(rows, labels, splits, strict=True)
     )
-    content = {
-        "clips": [[clip.path, clip.label, clip.group, clip.split] for clip in clips],
-        "classes": classes,
-        "humans": entry.humans,
-        "frame_rate": entry.frame_rate,
-        "version": entry.version,
-    }
     return Dataset(
         name=name,
         root=root,
@@ -159,8 +217,26 @@ def _dataset(name: str, entry: DatasetSettings, folder: Path) -> Dataset:
         classes=classes,
         clips=clips,
         frame_rate=entry.frame_rate,
-        content_hash=hashlib.sha256(json.dumps(content).encode()).hexdigest(),
+        content_hash=_hash(clips, classes, entry.humans, entry.frame_rate, entry.version),
+        licence=entry.licence,
     )
+
+
+def _hash(
+    clips: Sequence[Clip],
+    classes: Sequence[str],
+    humans: Humans,
+    frame_rate: float | None,
+    version: str | None,
+) -> str:
+    content = {
+        "clips": [[clip.path, clip.label, clip.group, clip.split] for clip in clips],
+        "classes": classes,
+        "humans": humans,
+        "frame_rate": frame_rate,
+        "version": version,
+    }
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def _expand(name: str, text: str, folder: Path) -> Path:
@@ -168,77 +244,3 @@ def _expand(name: str, text: str, folder: Path) -> Path:
     if "$" in expanded:
         raise ValueError(f"dataset {name!r}: {text!r} names an unset variable; export it")
     return folder / expanded
-
-
-def _rows(name: str, entry: DatasetSettings, folder: Path) -> list[Row]:
-    if isinstance(entry.clips, str):
-        return read_manifest(_expand(name, entry.clips, folder))
-    rows = []
-    for split, file in entry.clips.items():
-        manifest = _expand(name, file, folder)
-        for row in read_manifest(manifest):
-            if row.split not in ("", split):
-                raise ValueError(
-                    f"dataset {name!r}: {row.path} is {row.split!r} in {manifest}, which the "
-                    f"catalog calls {split!r}; drop one of the two"
-                )
-            rows.append(row._replace(split=split))
-    return rows
-
-
-def _inside(name: str, path: str, root: Path) -> str:
-    relative = os.path.relpath(path, root) if os.path.isabs(path) else path
-    normal = posixpath.normpath(relative)
-    if normal == "." or normal.split("/")[0] == "..":
-        raise ValueError(
-            f"dataset {name!r}: {path} is outside its root {root}; paths are relative to the root"
-        )
-    return normal
-
-
-def _group(name: str, row: Row, pattern: str | None) -> str:
-    if pattern is None:
-        return row.group
-    if row.group:
-        raise ValueError(f"dataset {name!r}: groups stand in the manifest and in `group`; keep one")
-    try:
-        regex = re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"dataset {name!r}: group {pattern!r} is no regex: {error}") from None
-    if regex.groups != 1:
-        raise ValueError(f"dataset {name!r}: group {pattern!r} needs one (capture)")
-    match = regex.search(row.path)
-    if not match or not match[1]:
-        raise ValueError(f"dataset {name!r}: group {pattern!r} finds nothing in {row.path}")
-    return match[1]
-
-
-def _splits(
-    name: str, rows: list[Row], labels: list[int], asked: dict[Split, float] | None
-) -> list[str]:
-    """The split of each row: as listed, cut by group where that is `asked` for."""
-    splits = [row.split or "train" for row in rows]
-    if asked is None:
-        return splits
-    fractions: dict[str, float] = dict(asked.items())
-    shown = f"dataset {name!r}: split { ({**fractions}) }"
-    if any(not 0 < fraction < 1 for fraction in fractions.values()):
-        raise ValueError(f"{shown} has a part that is not between 0 and 1; correct or drop it")
-    if set(fractions) == {"selection"}:
-        if "selection" in splits:
-            raise ValueError(f"{shown}, but clips are listed as selection; drop one of the two")
-        fractions = {"train": 1 - fractions["selection"], **fractions}
-    elif any(row.split for row in rows):
-        raise ValueError(
-            f"{shown}, but the manifests list splits; only {{selection: ...}} can be cut then"
-        )
-    elif "train" not in fractions or abs(sum(fractions.values()) - 1) > 1e-9:
-        raise ValueError(f"{shown} must name train and sum to 1, or be {{selection: ...}} alone")
-    cut = [i for i, split in enumerate(splits) if split == "train"]
-    # Without a group a clip stands for itself.
-    parts = cut_by_group(
-        [rows[i].group or rows[i].path for i in cut], [labels[i] for i in cut], fractions, name
-    )
-    for i, part in zip(cut, parts, strict=True):
-        splits[i] = part
-    return splits

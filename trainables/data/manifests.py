@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import os
+import posixpath
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,6 +47,35 @@ def read_manifest(path: Path) -> list[Row]:
     if not rows:
         raise ValueError(f"manifest {path}: has a header and no clips; list at least one")
     return rows
+
+
+def read_lists(name: str, lists: Mapping[str, Path]) -> list[Row]:
+    """The rows of one manifest for each split, with their splits filled in.
+
+    Raises:
+        ValueError: a manifest that cannot be read, or that lists another split itself.
+    """
+    rows = []
+    for split, manifest in lists.items():
+        for row in read_manifest(manifest):
+            if row.split not in ("", split):
+                raise ValueError(
+                    f"dataset {name!r}: {row.path} is {row.split!r} in {manifest}, which the "
+                    f"catalog calls {split!r}; drop one of the two"
+                )
+            rows.append(row._replace(split=split))
+    return rows
+
+
+def path_inside(name: str, path: str, root: Path) -> str:
+    """`path` relative to `root`, with forward slashes. Raises ValueError if it is outside."""
+    relative = os.path.relpath(path, root) if os.path.isabs(path) else path
+    normal = posixpath.normpath(relative)
+    if normal == "." or normal.split("/")[0] == "..":
+        raise ValueError(
+            f"dataset {name!r}: {path} is outside its root {root}; paths are relative to the root"
+        )
+    return normal
 
 
 def _csv_row(path: Path, number: int, line: str, header: list[str]) -> Row:

@@ -3,8 +3,81 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+
+from trainables.data.manifests import Row
+
+
+def group_in(name: str, row: Row, pattern: str | None) -> str:
+    """The group of a clip: what `pattern` captures of its path, or what its manifest says.
+
+    Raises:
+        ValueError: a pattern that is no regex, captures nothing, or is given beside groups.
+    """
+    if pattern is None:
+        return row.group
+    if row.group:
+        raise ValueError(f"dataset {name!r}: groups stand in the manifest and in `group`; keep one")
+    try:
+        regex = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"dataset {name!r}: group {pattern!r} is no regex: {error}") from None
+    named = "group" in regex.groupindex
+    if regex.groups != 1 and not named:
+        raise ValueError(
+            f"dataset {name!r}: group {pattern!r} needs one (capture), or one that is called "
+            "(?P<group>...)"
+        )
+    match = regex.search(row.path)
+    group = match["group" if named else 1] if match else None
+    if not group:
+        raise ValueError(f"dataset {name!r}: group {pattern!r} finds nothing in {row.path}")
+    return group
+
+
+def assign_splits(
+    name: str,
+    rows: Sequence[Row],
+    labels: Sequence[int],
+    asked: Mapping[str, float],
+) -> list[str]:
+    """The split of each row: as listed, cut by group where that is `asked` for.
+
+    Args:
+        name: of the dataset, which seeds the cut and stands in errors.
+        asked: split -> fraction; `{"selection": f}` cuts the training clips that are listed;
+            empty: nothing is cut.
+
+    Raises:
+        ValueError: fractions that make no sense beside what the manifests list.
+    """
+    splits = [row.split or "train" for row in rows]
+    if not asked:
+        return splits
+    fractions = dict(asked)
+    shown = f"dataset {name!r}: split {fractions}"
+    if any(not 0 < fraction < 1 for fraction in fractions.values()):
+        raise ValueError(f"{shown} has a part that is not between 0 and 1; correct or drop it")
+    if set(fractions) == {"selection"}:
+        if "selection" in splits:
+            raise ValueError(f"{shown}, but clips are listed as selection; drop one of the two")
+        fractions = {"train": 1 - fractions["selection"], **fractions}
+    elif any(row.split for row in rows):
+        raise ValueError(
+            f"{shown}, but the manifests list splits; only {{selection: ...}} can be cut then"
+        )
+    elif "train" not in fractions or abs(sum(fractions.values()) - 1) > 1e-9:
+        raise ValueError(f"{shown} must name train and sum to 1, or be {{selection: ...}} alone")
+    cut = [i for i, split in enumerate(splits) if split == "train"]
+    # Without a group a clip stands for itself.
+    parts = cut_by_group(
+        [rows[i].group or rows[i].path for i in cut], [labels[i] for i in cut], fractions, name
+    )
+    for i, part in zip(cut, parts, strict=True):
+        splits[i] = part
+    return splits
 
 
 def cut_by_group(

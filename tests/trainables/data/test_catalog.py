@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from trainables.data.catalog import Dataset, check_files, load_catalog, require_splits
+from trainables.data.catalog import Dataset, load_catalog, require_splits
+from trainables.data.files import check_files
 
 ROWS = "path,label\na/1.mp4,walk\na/2.mp4,run\n"
 

@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 import yaml
 
-from trainables.data.catalog import check_files, load_catalog, require_splits
+from trainables.data.catalog import load_catalog, require_splits
 from trainables.data.demo_world.draw import draw_clip
 from trainables.data.demo_world.humans import DOWNSTREAM_ACTIONS, SOURCE_ACTIONS
 from trainables.data.demo_world.plan import HUMANS, SCENE_TIE, classes, plan_dataset
 from trainables.data.demo_world.render import render_world
 from trainables.data.demo_world.scenes import DOWNSTREAM_FAMILIES, SOURCE_FAMILIES
 from trainables.data.demo_world.settings import WorldSettings, world_hash
+from trainables.data.files import check_files
 
 ROOT = Path(__file__).parents[3]
 TOY = WorldSettings(

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from sweeps.prepare import Prepared, prepare
+from sweeps.sweep import Sweep
+from tests.toy import toy_data, write_toy_sweep
+
+UNUSED = "  unused: {clips: $UNSET_VARIABLE/train.csv, root: nowhere, humans: none}\n"
+
+
+def prepared(folder: Path, catalog: str, **overrides: Any) -> tuple[Prepared, str]:
+    """The toy sweep prepared with its clips on disk, and what was said meanwhile."""
+    lines = []
+    for name, dataset in toy_data().items():
+        rows = "".join(f"{c.path},{c.label},{c.group},{c.split}\n" for c in dataset.clips)
+        (folder / f"{name}.csv").write_text(f"path,label,group,split\n{rows}")
+        lines.append(f"  {name}: {{clips: {name}.csv, root: {name}, humans: {dataset.humans}}}\n")
+        (folder / name).mkdir(exist_ok=True)
+        for clip in dataset.clips:
+            (folder / name / clip.path).touch()
+    (folder / "catalog.yaml").write_text(f"datasets:\n{''.join(lines)}{catalog}")
+    said = io.StringIO()
+    sweep = Sweep(write_toy_sweep(folder, **overrides), {})
+    return prepare(sweep, Console(file=said, width=400), dry_run=True), said.getvalue()
+
+
+def ikea(folder: Path) -> None:
+    """A downstream dataset of the suite without clips of class 11."""
+    root = folder / "ikea"
+    (root / "frames").mkdir(parents=True)
+    paths = [f"GOPR{group:04}_{i}_0_1" for group in range(5) for i in range(11)]
+    for path in paths:
+        (root / "frames" / path).mkdir()
+    text = "".join(f"ikea_furniture/videos/{path}.MP4;{path.split('_')[1]}\n" for path in paths)
+    (root / "train.csv").write_text(text)
+    (root / "val.csv").write_text("ikea_furniture/videos/GOPR9999_0_0_1.MP4;0\n")
+    (root / "frames" / "GOPR9999_0_0_1").mkdir()
+
+
+def test_only_the_datasets_that_the_sweep_names_are_read(tmp_path: Path) -> None:
+    ready, _ = prepared(tmp_path, UNUSED)
+    assert set(ready.data) == {"synthetic", "scenes", "low"}
+    assert set(ready.resolved["data"]) == {"synthetic", "scenes", "low"}
+
+
+def test_a_dataset_that_only_a_point_is_scored_on_is_read(tmp_path: Path) -> None:
+    other = "  other: {clips: low.csv, root: low, humans: real}\n"
+    point = {"name": "elsewhere", "set": {"downstream": ["other"]}}
+    ready, _ = prepared(tmp_path, other + UNUSED, search__points=[point])
+    assert "other" in ready.data
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"trial__downstream": ["lw"]}, "^trial.downstream: 'lw' is in no .*; did you mean 'low'"),
+        (
+            {"trial__mae__mixture__shares": {"unsed": 1}},
+            "^trial: 'unsed' is in no catalog; did you mean 'unused'",
+        ),
+    ],
+)
+def test_a_name_in_no_catalog_is_told_with_the_nearest_before_anything_is_read(
+    tmp_path: Path, overrides: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        prepared(tmp_path, UNUSED, **overrides)
+
+
+def test_what_is_odd_about_a_dataset_is_said(tmp_path: Path) -> None:
+    ikea(tmp_path)
+    suite = "  ikea: {suite: ikea_fa, root: ikea}\n"
+    _, said = prepared(tmp_path, suite, trial__downstream=["low", "ikea"])
+    assert "note: dataset 'ikea': 11 of the 12 classes of ikea_fa have clips" in said
+    assert "without: 11" in said
+    _, said = prepared(tmp_path, suite)
+    assert "ikea" not in said

@@ -1,0 +1,43 @@
+"""Whether the clips of a dataset are on disk; check_dataset.py looks inside them too."""
+
+from __future__ import annotations
+
+import os
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from trainables.data.catalog import Dataset
+
+SHOWN = 5  # examples in a message
+
+
+def check_files(dataset: Dataset) -> None:
+    """Raises ValueError when the root or a clip does not exist, or a folder has no frame rate."""
+    if not dataset.root.is_dir():
+        raise ValueError(
+            f"dataset {dataset.name!r}: root {dataset.root} is not a folder; correct `root`"
+        )
+    with ThreadPoolExecutor(16) as pool:  # network file systems answer slowly, but in parallel
+        modes = list(pool.map(lambda clip: _mode(dataset.root / clip.path), dataset.clips))
+    missing = [clip.path for clip, mode in zip(dataset.clips, modes, strict=True) if mode is None]
+    if missing:
+        raise ValueError(
+            f"dataset {dataset.name!r}: {len(missing)} of {len(dataset.clips)} clips do not exist "
+            f"under {dataset.root}: {_some(missing)}; correct `root` or the manifest"
+        )
+    if dataset.frame_rate is None and any(mode and stat.S_ISDIR(mode) for mode in modes):
+        raise ValueError(
+            f"dataset {dataset.name!r} has frame folders; give its catalog entry a `frame_rate`"
+        )
+
+
+def _mode(path: Path) -> int | None:
+    try:
+        return os.stat(path).st_mode
+    except OSError:
+        return None
+
+
+def _some(items: list[str]) -> str:
+    return ", ".join(items[:SHOWN]) + (", ..." if len(items) > SHOWN else "")
