@@ -21,11 +21,11 @@ CODE_VERSIONS = {
     "average": 1,
     "learned_average": 1,
     "greedy_soup": 1,
-    "features": 1,
-    "probe": 1,
+    "features": 2,
+    "probe": 2,
     "augmented_probe": 1,
     "finetune": 1,
-    "evaluate": 1,
+    "evaluate": 2,
 }
 # Kinds that train -> the entry of the sweep's `execution` that says how they run.
 TRAINED = {

@@ -48,9 +48,10 @@ def test_a_trial_runs_from_video_files_to_a_score(
     probe, evaluate = (store.record(stages[kind][0].identity) for kind in ("probe", "evaluate"))
     assert probe is not None
     assert evaluate is not None
+    told = {"accuracy", "top5", "mean_class_accuracy", "interval_low", "interval_high", "clips"}
+    assert evaluate.metrics.keys() == {*told, "left_out"}
     assert probe.metrics.keys() == {
-        *("accuracy", "l2", "selection_accuracy", "train_accuracy", "clips"),
-        *("interval_low", "interval_high", "left_out"),
+        *(*told, "left_out", "l2", "selection_accuracy", "train_accuracy", "knn_accuracy"),
     }
     assert probe.metrics["accuracy"] == probe.metrics["selection_accuracy"]
     assert probe.metrics["clips"] == evaluate.metrics["clips"] == 4
@@ -94,6 +95,29 @@ def test_features_are_extracted_once_and_the_report_split_is_left_alone(
     run_trial(store, datasets, split="report")
     assert set(read) == report
     assert len(read) == len(report)
+
+
+def test_coefficients_that_are_scored_together_cost_one_pass_and_score_the_same(
+    datasets: dict[str, Dataset], store: StageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides: dict[str, Any] = {
+        "mae__epochs": 0,
+        "average__method": "interpolate",
+        "test": {"clips": 2, "crops": 3},
+    }
+
+    def scored(coefficient: float, together: list[float]) -> dict[str, Any]:
+        average = {"average__coefficient": coefficient, "average__scored_together": together}
+        stages = run_trial(store, datasets, **overrides, **average)
+        record = store.record(stages["probe"][0].identity)
+        assert record is not None
+        return record.metrics
+
+    first = scored(0.5, [0.5, 1.0])
+    alone = [scored(coefficient, []) for coefficient in (0.5, 1.0)]
+    monkeypatch.setattr(loader.ClipReader, "read", None)  # no clip is read again
+    second = scored(1.0, [0.5, 1.0])
+    assert [first, second] == alone
 
 
 def test_the_record_tells_what_the_weights_were_trained_on(
