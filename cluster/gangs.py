@@ -9,7 +9,9 @@ wait for it inside one.
 from __future__ import annotations
 
 import asyncio
+import gc
 import secrets
+import sys
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -193,6 +195,10 @@ def _carry_out_orders(config: dict[str, Any]) -> None:
     while order := ray.get(stages.next_order.remote(gang, rank, number, mistake)):
         number, attempt = order
         mistake = work(attempt)
+        # What the stage held is free before the next one comes, or others on the device want it.
+        gc.collect()
+        if torch := sys.modules.get("torch"):
+            torch.cuda.empty_cache()
 
 
 async def _first_of(*futures: asyncio.Future[Any], seconds: float | None = None) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -56,18 +54,13 @@ def work(attempt: Attempt) -> str | None:
         answer: bool = ray.get(attempt.stages.unwanted.remote(attempt.stage.identity))
         return answer
 
-    mistake = None
     try:
         run_stage(attempt.stage, attempt.store, datasets, attempt.execution, unwanted)
     except StageStopped:
         pass
     except (ValueError, NonFiniteLoss) as error:
-        mistake = str(error)
-    # What the stage held is given back before the next one comes, or others on the device want it.
-    gc.collect()
-    if torch := sys.modules.get("torch"):
-        torch.cuda.empty_cache()
-    return mistake
+        return str(error)
+    return None
 
 
 def run_task(attempt: Attempt, shape: Shape) -> None:
