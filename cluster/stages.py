@@ -11,14 +11,16 @@ import secrets
 import socket
 import time
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from itertools import count
 from typing import Any
 
 import ray
 
-from cluster.stage_runs import Attempt, Room, StageFailed, explain, needs, run, what_is_short
+from cluster.gangs import Place, Workers
+from cluster.resources import shape_of, what_is_short
+from cluster.room import Room
+from cluster.stage_runs import Attempt, StageFailed, explain
 from trainables.config import Execution
 from trainables.stage import Stage, executed_as
 from trainables.stage_store import LEASE_SECONDS, Record, StageStore
@@ -47,9 +49,9 @@ class Stages:
         self._wanted_by: defaultdict[str, set[int]] = defaultdict(set)
         self._runs: dict[str, asyncio.Task[Record]] = {}  # identity -> the one that brings it
         self._room = Room()
+        self._workers = Workers()
         self._states: dict[str, dict[str, Any]] = {}  # identity -> its last event
         self._events: list[dict[str, Any]] = []
-        self._threads = ThreadPoolExecutor(max_workers=1024)  # one waits on each attempt
 
     async def want(self, stage: Stage, trial: int, datasets: list[ray.ObjectRef]) -> dict[str, Any]:
         """The record of `stage`, once it is finished.
@@ -78,6 +80,12 @@ class Stages:
 
     async def unwanted(self, identity: str) -> bool:
         return not self._wanted_by[identity]
+
+    async def next_order(
+        self, gang: str, rank: int, number: int, mistake: str | None
+    ) -> tuple[int, Attempt] | None:
+        """See `Workers.next_order`."""
+        return await self._workers.next_order(gang, rank, number, mistake)
 
     async def events(self, since: int) -> tuple[list[dict[str, Any]], int]:
         """What happened from event number `since` on, and the number to ask from next."""
@@ -121,13 +129,15 @@ class Stages:
 
     async def _alone(self, stage: Stage, execution: Execution) -> Record:
         """Run the stage when the cluster has room and no other sweep on this storage runs it."""
-        need = needs(stage, execution)
-        self._tell(stage, "queued", needs=need)
+        shape = shape_of(stage, execution)
+        self._tell(stage, "queued", needs=shape.need())
         while True:
             while self._leased_by_other(stage.identity):
                 self._check_wanted(stage)
                 await asyncio.sleep(POLL_SECONDS)
-            async with self._room.held(stage.identity, need, lambda: self._check_wanted(stage)):
+            async with self._room.place(
+                stage.identity, shape, lambda: self._check_wanted(stage)
+            ) as place:
                 if self._leased_by_other(stage.identity):
                     continue
                 record = self._record(stage)  # that other sweep may have finished it
@@ -136,16 +146,16 @@ class Stages:
                     return record
                 self._store.renew_lease(stage.identity, self._owner)
                 try:
-                    return await self._attempt(stage, execution)
+                    return await self._attempts_at(stage, execution, place)
                 finally:
                     self._store.release_lease(stage.identity)
 
-    async def _attempt(self, stage: Stage, execution: Execution) -> Record:
+    async def _attempts_at(self, stage: Stage, execution: Execution, place: Place) -> Record:
         """Attempts until one finishes, none is left, or another would end the same way."""
         for number in count(1):
             self._store.begin_attempt(stage.identity)
             self._tell(stage, "started", attempt=number)
-            error = await self._run(stage, execution, number)
+            error = await self._attempt(stage, execution, place)
             record = self._record(stage)
             if record is not None:
                 self._tell(stage, "finished", record=asdict(record))
@@ -162,31 +172,32 @@ class Stages:
             self._check_wanted(stage)
         raise AssertionError("count() does not end")
 
-    async def _run(self, stage: Stage, execution: Execution, number: int) -> BaseException | None:
-        """One attempt: hand on its progress, hold its lease, return its error.
-
-        Returns as soon as the record is there; the Train run takes a second more to wind down.
-        """
+    async def _attempt(
+        self, stage: Stage, execution: Execution, place: Place
+    ) -> BaseException | None:
+        """One attempt: hand on its progress, hold its lease, return its error."""
         attempt = Attempt(
             stage=stage,
-            number=number,
             store=self._store,
             datasets=self._datasets,
             execution=execution,
             stages=ray.get_runtime_context().current_actor,
         )
-        running = asyncio.get_running_loop().run_in_executor(self._threads, run, attempt)
+        running = asyncio.create_task(self._workers.run(attempt, place))
         last_epoch, renewed = 0.0, time.monotonic()
-        while not running.done() and self._record(stage) is None:
-            await asyncio.wait({running}, timeout=POLL_SECONDS)
-            for point in self._store.progress(stage.identity):
-                if point["epoch"] > last_epoch:
-                    last_epoch = point["epoch"]
-                    self._tell(stage, "progress", point=point)
-            if time.monotonic() - renewed > LEASE_SECONDS / 3:
-                self._store.renew_lease(stage.identity, self._owner)
-                renewed = time.monotonic()
-        return running.exception() if running.done() else None
+        try:
+            while not running.done():
+                await asyncio.wait({running}, timeout=POLL_SECONDS)
+                for point in self._store.progress(stage.identity):
+                    if point["epoch"] > last_epoch:
+                        last_epoch = point["epoch"]
+                        self._tell(stage, "progress", point=point)
+                if time.monotonic() - renewed > LEASE_SECONDS / 3:
+                    self._store.renew_lease(stage.identity, self._owner)
+                    renewed = time.monotonic()
+        finally:
+            await asyncio.wait({running})  # if the storage fails: a gang at work is not left
+        return running.exception()
 
     def _record(self, stage: Stage) -> Record | None:
         try:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster.stage_runs import what_is_short
+from cluster.resources import what_is_short
 from cluster.stages import Stages
 from trainables.config import Execution
 from trainables.data.catalog import Dataset

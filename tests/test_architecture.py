@@ -21,7 +21,10 @@ MAY_IMPORT = {
 ONLY_HERE = {
     "ray": {
         f"cluster/{name}.py"
-        for name in ("ray_session", "stages", "stages_handle", "stage_runs", "tune")
+        for name in (
+            *("ray_session", "resources", "gangs", "tune"),
+            *("stages", "stages_handle", "stage_runs"),
+        )
     },
     "mlflow": {"cluster/mlflow_runs.py"},
     "optuna": {"search_spaces/study.py"},

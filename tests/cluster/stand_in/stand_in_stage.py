@@ -26,6 +26,8 @@ def run_stage(stage, store, datasets, execution, should_stop) -> None:  # type: 
         raise ValueError(message)
     if stage.kind == "init" and seed == 13:
         raise ValueError("13 is unlucky")
+    if "mistake_of_rank" in wanted and wanted["mistake_of_rank"] == int(os.environ["RANK"]):
+        raise ValueError("only one of us fails")
     group = _ranks(execution.workers)
 
     checkpoint = store.checkpoint(stage.identity)

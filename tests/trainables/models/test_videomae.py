@@ -114,9 +114,7 @@ def test_exported_weights_give_our_features_without_a_bias_on_the_keys(tubelet: 
 def test_a_vit_has_as_many_parameters_as_videomae_s_and_a_bias_a_key(
     name: str, published: float
 ) -> None:
-    vit_settings = VitSettings(
-        patch_size=16, tubelet="linear", positions="sincos_1d"
-    )
+    vit_settings = VitSettings(patch_size=16, tubelet="linear", positions="sincos_1d")
     model = ModelSettings(name=name, vit=vit_settings)
     clip = ClipSettings(frames=16, seconds=2.7, resolution=224, normalize="imagenet")
     config = transformers.VideoMAEConfig(**videomae_config(model, clip), use_mean_pooling=False)

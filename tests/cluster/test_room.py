@@ -1,0 +1,178 @@
+"""Whose turn it is, which gangs stay, and what a gang's workers are told; without a cluster."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from cluster import gangs, room
+from cluster.gangs import Gang
+from cluster.resources import Shape
+from cluster.room import Room
+from cluster.stage_runs import StageFailed
+
+ONE, TWO, HALF = (Shape(workers=n, cpus=c, gpus=0) for n, c in ((1, 2), (2, 2), (1, 1)))
+STAGE, NEXT_STAGE = "a stage's attempt", "the next one's"
+
+
+@pytest.fixture(autouse=True)
+def four_cpus_and_little_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "in_all", lambda: {"CPU": 4.0, "GPU": 0.0})
+    monkeypatch.setattr(room, "QUEUE_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(gangs, "AGREEMENT_SECONDS", 0.3)
+
+
+def play(scene: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(asyncio.wait_for(scene(), timeout=10))
+
+
+def a_gang(shape: Shape) -> Any:
+    return Gang(shape, asyncio.get_running_loop().create_future())
+
+
+def asks(gang: Gang, rank: int, number: int = 0, mistake: str | None = None) -> Any:
+    return asyncio.create_task(gang.next_order(rank, number, mistake))
+
+
+async def stay(there: Room, name: str, shape: Shape, leaves: Gang | None = None) -> Gang | None:
+    """A short stage, which may leave a gang behind; returns the gang that it found."""
+    async with there.place(name, shape, lambda: None) as place:
+        found = place.gang
+        await asyncio.sleep(0.05)
+        if leaves is not None:
+            place.gang = leaves
+    return found
+
+
+def test_the_next_stage_of_a_shape_gets_the_gang_that_the_last_one_left_unless_it_died() -> None:
+    async def scene() -> None:
+        there, left = Room(), a_gang(ONE)
+        assert await stay(there, "first", ONE, leaves=left) is None
+        assert await stay(there, "of another shape", HALF) is None
+        assert await stay(there, "second", ONE) is left
+        assert await stay(there, "third", ONE) is left
+        left.over.set_result(None)
+        assert await stay(there, "fourth", ONE) is None
+        assert await stay(there, "all that there is", TWO) is None
+
+    play(scene)
+
+
+def test_an_idle_gang_is_told_to_end_after_its_time_and_not_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(room, "IDLE_SECONDS", 0.5)
+
+    async def scene() -> None:
+        there, left = Room(), a_gang(ONE)
+        asked = asks(left, rank=0)
+        await stay(there, "first", ONE, leaves=left)
+        await asyncio.sleep(0.3)
+        await stay(there, "second", ONE)  # its time starts anew
+        await asyncio.sleep(0.3)
+        assert not asked.done()
+        assert await asked is None
+
+    play(scene)
+
+
+def test_the_longest_idle_makes_room_for_another_shape_which_waits_until_it_is_gone() -> None:
+    async def scene() -> None:
+        there, old, young = Room(), a_gang(ONE), a_gang(ONE)
+        await asyncio.gather(stay(there, "1", ONE, old), stay(there, "2", ONE, young))
+        asked_old, asked_young = asks(old, rank=0), asks(young, rank=0)
+        other = asyncio.create_task(stay(there, "other", HALF))
+        assert await asked_old is None
+        await asyncio.sleep(0.1)
+        assert not other.done()  # the old one is told, not gone
+        old.over.set_result(None)
+        assert await other is None
+        assert not asked_young.done()
+
+    play(scene)
+
+
+def test_shapes_take_turns_in_the_order_in_which_they_came() -> None:
+    async def scene() -> None:
+        there, started = Room(), []
+
+        async def stage(name: str, shape: Shape) -> None:
+            async with there.place(name, shape, lambda: None):
+                started.append(name)
+                await asyncio.sleep(0.05)
+
+        shapes = {"a": ONE, "b": TWO, "c": ONE, "d": ONE, "e": TWO, "f": ONE}
+        await asyncio.gather(*(stage(name, shape) for name, shape in shapes.items()))
+        assert started == [*"abcdef"]
+
+    play(scene)
+
+
+def test_a_mistake_that_all_workers_make_fails_the_stage_and_the_next_order_comes() -> None:
+    async def scene() -> None:
+        gang = a_gang(TWO)
+        running = asyncio.create_task(gang.run(STAGE))
+        assert await asyncio.gather(asks(gang, 0), asks(gang, 1)) == [(1, STAGE)] * 2
+        first = asks(gang, 0, 1, "too few clips")
+        await asyncio.sleep(0.1)
+        assert not running.done()
+        second = asks(gang, 1, 1, "too few clips")
+        with pytest.raises(StageFailed, match="too few clips"):
+            await running
+        running = asyncio.create_task(gang.run(NEXT_STAGE))
+        assert await asyncio.gather(first, second) == [(2, NEXT_STAGE)] * 2
+        for rank in (0, 1):
+            asks(gang, rank, 2)
+        await running
+
+    play(scene)
+
+
+def test_a_worker_that_fails_alone_is_told_so_and_the_stage_fails_once_the_gang_is_gone() -> None:
+    async def scene() -> None:
+        gang = a_gang(TWO)
+        running = asyncio.create_task(gang.run(STAGE))
+        await asyncio.gather(asks(gang, 0), asks(gang, 1))
+        with pytest.raises(StageFailed, match="only me"):
+            await asks(gang, 1, 1, "only me")
+        assert not running.done()
+        gang.over.set_exception(RuntimeError("the Train run fails"))
+        with pytest.raises(StageFailed, match="only me"):
+            await running
+        gang.over.exception()
+
+    play(scene)
+
+
+def test_a_worker_that_came_back_on_another_node_gets_the_order_that_runs() -> None:
+    async def scene() -> None:
+        gang = a_gang(TWO)
+        running = asyncio.create_task(gang.run(STAGE))
+        await asyncio.gather(asks(gang, 0), asks(gang, 1))
+        asks(gang, 0, 1)  # it is done, then its node is reclaimed
+        await asyncio.sleep(0)
+        assert await asyncio.gather(asks(gang, 0), asks(gang, 1)) == [(1, STAGE)] * 2
+        asks(gang, 1, 1)
+        await asyncio.sleep(0.1)
+        assert not running.done()
+        asks(gang, 0, 1)
+        await running
+
+    play(scene)
+
+
+def test_what_ended_the_gang_is_the_error_of_the_stage_and_nobody_waits_for_ever() -> None:
+    async def scene() -> None:
+        gang = a_gang(TWO)
+        running = asyncio.create_task(gang.run(STAGE))
+        await asyncio.gather(asks(gang, 0), asks(gang, 1))
+        waiting = asks(gang, 0, 1)
+        gang.over.set_exception(RuntimeError("out of memory"))
+        with pytest.raises(RuntimeError, match="out of memory"):
+            await running
+        assert await waiting is None
+
+    play(scene)
