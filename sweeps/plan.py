@@ -217,8 +217,8 @@ def plan_lines(plan: Plan) -> list[str]:
             f"{plan.to_suggest} more trials will be suggested from the scores; "
             f"one takes at most {plan.trial_clips:,} clips."
         )
-    if price := _price(plan):
-        lines.append(price)
+    if to_do := price(plan):
+        lines.append(to_do)
     if not plan.budget_neutral:
         lines.append(
             "NOT budget-neutral: clips_per_epoch is sum_of_sources, so the mix also changes the "
@@ -227,18 +227,18 @@ def plan_lines(plan: Plan) -> list[str]:
     return lines
 
 
-def _price(plan: Plan) -> str | None:
+def price(plan: Plan) -> str | None:
     """What the known trials still cost, as far as stages like theirs have been timed."""
     missing = [planned for planned in plan.missing if planned.clips]
     if not missing:
         return None
     timed = sum(planned.seconds for planned in missing if planned.seconds is not None)
     untimed = sorted({planned.stage.kind for planned in missing if planned.seconds is None})
-    price = [f"about {duration(timed)} of device time, by stages timed earlier"] if timed else []
+    parts = [f"about {duration(timed)} of device time, by stages timed earlier"] if timed else []
     if untimed:
-        price.append(f"{' and '.join(untimed)} not timed yet")
+        parts.append(f"{' and '.join(untimed)} not timed yet")
     clips = sum(planned.clips for planned in missing)
-    return f"To do for the known trials: {clips:,} clips; {'; '.join(price)}."
+    return f"To do for the known trials: {clips:,} clips; {'; '.join(parts)}."
 
 
 def duration(seconds: float | None) -> str:

@@ -16,9 +16,9 @@ def plot_scores(summary: Mapping[str, Any], folder: Path) -> list[Path]:
         for trial in summary["trials"]
         if trial["state"] == "complete" and trial["config"]["align"]["epochs"]
     ]
-    mixed = [trial for trial in aligned if trial["config"]["average"]["method"] == "none"]
+    mixed = [trial for trial in aligned if trial["shares"]]
     averaged = [t for t in aligned if t["config"]["average"]["method"] == "interpolate"]
-    sources = sorted({source for trial in mixed for source in _shares(trial)})
+    sources = sorted({source for trial in mixed for source in trial["shares"]})
     plots = [
         _plot(summary, mixed, _share_of(source), f"share of {source}", folder)
         for source in (sources if len(sources) > 2 else sources[-1:])  # two mirror each other
@@ -52,13 +52,8 @@ def _plot_curve(
     )
 
 
-def _shares(trial: Mapping[str, Any]) -> dict[str, Any]:
-    shares: dict[str, Any] = trial["config"]["align"]["mixture"]["shares"]
-    return shares
-
-
 def _share_of(source: str) -> Callable[[Mapping[str, Any]], float]:
-    return lambda trial: float(_shares(trial).get(source, 0))
+    return lambda trial: trial["shares"].get(source, 0.0)
 
 
 def _coefficient(trial: Mapping[str, Any]) -> float:

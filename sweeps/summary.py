@@ -176,6 +176,7 @@ def _trial(
         "reason": record.reason,
         "values": record.values,
         "config": config.model_dump(mode="json"),
+        "shares": _shares(stages.weights),
         "score": record.score,
         "scores": record.scores,
         "intervals": _intervals(stages, store),
@@ -185,6 +186,14 @@ def _trial(
         "cost": _cost(paid),
         "mlflow_run_id": record.mlflow_run_id,
     }
+
+
+def _shares(weights: Stage) -> dict[str, float]:
+    """The mix that stage 2 trained on; empty where there was none, or several."""
+    if weights.kind != "align":
+        return {}
+    shares = weights.settings["align"]["mixture"]["shares"]
+    return {source: float(share) for source, share in shares.items()}
 
 
 def _report(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from cluster.tracking import Tracker
-from sweeps.plan import describe, make_plan, plan_lines
+from sweeps.plan import describe, make_plan, price
 from sweeps.records import TrialRecord
 from sweeps.search import Search, trial_name
 from sweeps.terminal import Terminal
@@ -20,6 +21,7 @@ from trainables.trial import trial_stages
 
 Events = Callable[[int], tuple[list[dict[str, Any]], int]]  # since -> (events, next)
 POLL_SECONDS = 0.5
+PRICE_SECONDS = 60.0  # between two words on what is left to do
 
 
 class Watch:
@@ -44,6 +46,7 @@ class Watch:
         self._thread: threading.Thread | None = None
         self._events: Events | None = None
         self._next_event = 0
+        self._price_told = -PRICE_SECONDS
 
     def catch_up(self) -> None:
         """Bring MLflow to what the files say: an earlier process may have died between the two."""
@@ -103,9 +106,11 @@ class Watch:
             self._tell_price()
 
     def _tell_price(self) -> None:
-        plan = make_plan(self._search.known(), 0, self._data, self._store)
-        if any(planned.clips for planned in plan.missing):
-            self._terminal.say(f"[dim]{plan_lines(plan)[-1]}[/dim]")
+        if time.monotonic() < self._price_told + PRICE_SECONDS:
+            return
+        self._price_told = time.monotonic()
+        if to_do := price(make_plan(self._search.known(), 0, self._data, self._store)):
+            self._terminal.say(f"[dim]{to_do}[/dim]")
 
     def _track_stage(self, identity: str) -> None:
         record = self._store.record(identity)

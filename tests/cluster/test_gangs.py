@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -103,9 +104,7 @@ def test_shapes_that_need_each_others_room_do_not_wait_out_the_idle_time(start: 
     assert started == [each.identity for each in shapes]  # and each in its turn
     ended = {e["identity"]: e["time"] for e in stages.events(0)[0] if e["state"] == "finished"}
     began = {e["identity"]: e["time"] for e in stages.events(0)[0] if e["state"] == "started"}
-    waits = [
-        began[b.identity] - ended[a.identity] for a, b in zip(shapes, shapes[1:], strict=False)
-    ]
+    waits = [began[b.identity] - ended[a.identity] for a, b in itertools.pairwise(shapes)]
     assert max(waits) < IDLE_SECONDS / 2
 
 
