@@ -10,6 +10,7 @@ from typing import Any
 from trainables.config import AlignSettings, FinetuneSettings, MaeSettings, TrialConfig
 from trainables.data.catalog import Dataset
 from trainables.data.mixture import exact_shares
+from trainables.settings import nearest
 from trainables.stage import Stage, file_hash
 from trainables.training_settings import Share
 
@@ -58,6 +59,11 @@ def _pretraining(
         exact = {name: exact.get(name, Decimal(0)) for name in names}
     else:
         exact = {name: share for name, share in exact.items() if share}
+    for name in settings.mixture.resample:
+        if name not in data:
+            raise ValueError(
+                f"{kind}.mixture.resample: {name!r} is no dataset{nearest(name, list(data))}"
+            )
     described = _json(settings)
     mixture = described["mixture"]
     mixture["shares"] = {name: f"{share.normalize():f}" for name, share in exact.items()}

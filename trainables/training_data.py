@@ -28,6 +28,7 @@ class TrainingData:
     max_unreadable: float
     steps_per_epoch: int
     pairing: Pairing
+    resample: Mapping[str, tuple[int, int]]  # source -> width, height
 
     @property
     def steps(self) -> int:
@@ -47,6 +48,7 @@ class TrainingData:
             workers=self.run.execution.loader_workers,
             max_unreadable=self.max_unreadable,
             pairing=self.pairing,
+            resample=self.resample,
         )
 
     def check_replaced(self, replaced: Mapping[str, Mapping[str, int]]) -> None:
@@ -109,6 +111,7 @@ def mixed_data(
         max_unreadable=settings.mixture.max_unreadable,
         steps_per_epoch=steps_per_epoch,
         pairing=pairing,
+        resample=settings.mixture.resample,
     )
 
 
@@ -136,6 +139,7 @@ def downstream_data(
         max_unreadable=settings.max_unreadable,
         steps_per_epoch=steps_per_epoch,
         pairing=pairing,
+        resample={},
     )
 
 

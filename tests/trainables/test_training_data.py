@@ -92,3 +92,10 @@ def test_parts_of_a_batch_that_would_cut_pairs_are_refused(
     monkeypatch.setattr(training_data, "world_size", lambda: 5)
     with pytest.raises(ValueError, match="batch_size 4 gives 5 workers no clip each"):
         aligned(tmp_path)
+
+
+def test_the_sources_to_resample_are_those_of_the_mixture_s_settings(tmp_path: Path) -> None:
+    assert aligned(tmp_path).resample == {}
+    data = aligned(tmp_path, mixture__resample={"synthetic": [432, 240]})
+    assert data.resample == {"synthetic": (432, 240)}
+    assert finetuned(tmp_path, None).resample == {}

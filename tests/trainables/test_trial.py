@@ -182,3 +182,15 @@ def test_imported_weights_are_known_by_what_they_hold_and_not_by_their_path(tmp_
     first, same, other = start("a", b"1"), start("b", b"1"), start("c", b"2")
     assert first.identity == same.identity != other.identity
     assert first.where != same.where
+
+
+def test_a_source_to_resample_that_is_no_dataset_is_refused_and_an_unused_one_is_not() -> None:
+    for kind in ("mae", "align"):
+        message = f"{kind}.mixture.resample: 'sintetic' is no dataset.*'synthetic'"
+        with pytest.raises(ValueError, match=message):
+            trial_stages(
+                toy_trial(**{f"{kind}__mixture__resample": {"sintetic": [4, 4]}}), toy_data()
+            )
+    unused = toy_trial(align__mixture__resample={"low": [4, 4]})
+    stages = [trial_stages(trial, toy_data()) for trial in (toy_trial(), unused)]
+    assert stages[0].weights.identity == stages[1].weights.identity

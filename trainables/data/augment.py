@@ -30,7 +30,7 @@ def augment(
     probability 1/2, then brightness, contrast and saturation times 1 +- `jitter`, then RandAugment.
     """
     top, left, height, width = _random_crop(frames.shape[1], frames.shape[2], settings, rng)
-    view = _resize(frames[:, top : top + height, left : left + width], size)
+    view = _resize(frames[:, top : top + height, left : left + width], size, size)
     if settings.flip and rng.random() < 0.5:
         view = view[:, :, ::-1]
     if settings.jitter > 0:
@@ -38,6 +38,14 @@ def augment(
     if settings.rand_augment is not None:
         view = rand_augment(view, settings.rand_augment, rng)
     return view
+
+
+def resample(frames: np.ndarray, width: int, height: int) -> np.ndarray:
+    """uint8 [T, H, W, 3], resized to `width` x `height` pixels and back to H x W.
+
+    What every pixel of a video whose humans were removed has been through (HAT: 432 x 240).
+    """
+    return _resize(_resize(frames, height, width), *frames.shape[1:3])
 
 
 def square_crops(frames: np.ndarray, size: int, count: int) -> list[np.ndarray]:
@@ -50,12 +58,11 @@ def square_crops(frames: np.ndarray, size: int, count: int) -> list[np.ndarray]:
     side, room = min(height, width), abs(height - width)
     starts = [room * i // (count - 1) for i in range(count)] if count > 1 else [room // 2]
     wide = width > height
-    return [
-        _resize(
-            frames[:, :, start : start + side] if wide else frames[:, start : start + side], size
-        )
+    squares = [
+        frames[:, :, start : start + side] if wide else frames[:, start : start + side]
         for start in starts
     ]
+    return [_resize(square, size, size) for square in squares]
 
 
 def to_video(frames: np.ndarray, normalize: Literal["imagenet", "per_clip"]) -> torch.Tensor:
@@ -113,12 +120,12 @@ def _random_crop(
     return (height - h) // 2, (width - w) // 2, h, w
 
 
-def _resize(frames: np.ndarray, size: int) -> np.ndarray:
-    height, width = frames.shape[1:3]
-    if (height, width) == (size, size):
+def _resize(frames: np.ndarray, height: int, width: int) -> np.ndarray:
+    if frames.shape[1:3] == (height, width):
         return frames
-    method = cv2.INTER_AREA if min(height, width) > size else cv2.INTER_LINEAR
-    return np.stack([cv2.resize(frame, (size, size), interpolation=method) for frame in frames])
+    shrinks = frames.shape[1] > height and frames.shape[2] > width
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.stack([cv2.resize(frame, (width, height), interpolation=method) for frame in frames])
 
 
 def _jitter(frames: np.ndarray, factors: np.ndarray) -> np.ndarray:

@@ -76,6 +76,7 @@ def training_batches(
     workers: int,
     max_unreadable: float,
     pairing: Pairing,
+    resample: Mapping[str, tuple[int, int]],
 ) -> Iterator[Batch]:
     """This rank's part of the global batches `start_step` to `stop_step` - 1.
 
@@ -90,7 +91,7 @@ def training_batches(
     """
     side = math.ceil(clip.resolution * TRAINING_MARGIN)
     reader = _reader(clip, side, KEPT_BYTES // max(1, workers))
-    views = TrainingViews(datasets, mixture, clip, augmentation, reader, max_unreadable)
+    views = TrainingViews(datasets, mixture, clip, augmentation, reader, max_unreadable, resample)
     steps = range(start_step, stop_step)
     indices = (
         shard(batch_order(mixture, step, pairing), rank, world_size, pairing) for step in steps

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from trainables.config import TestSettings
-from trainables.data.augment import augment, erase, square_crops, to_video
+from trainables.data.augment import augment, erase, resample, square_crops, to_video
 from trainables.data.catalog import Clip, Dataset
 from trainables.data.clips import ClipReader, ClipUnreadable
 from trainables.data.mixture import Draw, Mixture
@@ -44,6 +44,7 @@ class TrainingViews(torch.utils.data.Dataset[View]):
     augmentation: AugmentSettings
     reader: ClipReader
     max_unreadable: float
+    resample: Mapping[str, tuple[int, int]]  # sources whose frames pass through width x height
     _last: tuple[tuple[str, int, int], np.ndarray] | None = field(
         default=None, init=False, repr=False
     )
@@ -88,6 +89,8 @@ class TrainingViews(torch.utils.data.Dataset[View]):
         dataset, clip = self.datasets[draw.source], self.clips[draw.source][draw.clip]
         position = np.random.default_rng(draw.clip_seed).random()
         frames = self.reader.read(dataset.root / clip.path, position, dataset.frame_rate)
+        if draw.source in self.resample:
+            frames = resample(frames, *self.resample[draw.source])
         self._last = use, frames
         return frames
 

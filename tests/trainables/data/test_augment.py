@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import random
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from scipy.stats import ks_2samp
 
-from trainables.data.augment import augment, erase, square_crops, to_video
+from trainables.data.augment import augment, erase, resample, square_crops, to_video
 from trainables.models.timm_models import import_torchvision
 from trainables.training_settings import AugmentSettings
 
@@ -78,6 +79,23 @@ def test_jitter_changes_colour_and_not_place() -> None:
     levels = [view[0, 0, 0, 0] for view in means]
     assert 58 <= min(levels) < 75
     assert 125 < max(levels) <= 142  # gray has no contrast and no saturation: brightness alone
+
+
+def test_resampled_frames_keep_their_size_and_lose_what_the_smaller_ones_cannot_hold() -> None:
+    frames = still(48, 64)
+    blurred = resample(frames, 16, 12)  # each of its pixels is the mean of 4 x 4
+    means = frames.reshape(5, 12, 4, 16, 4, 3).mean((2, 4)).round().astype(np.uint8)
+    expected = cv2.resize(means[0], (64, 48), interpolation=cv2.INTER_LINEAR)
+    assert blurred.shape == frames.shape
+    assert np.abs(blurred[0].astype(int) - expected).max() <= 1
+    assert (blurred == blurred[:1]).all()
+    assert np.array_equal(resample(frames, 64, 48), frames)
+
+
+def test_hats_pass_blurs_an_uneven_enlargement_a_little() -> None:
+    frames = still(256, 340, frames=1)  # wider, and less high
+    change = np.abs(resample(frames, 432, 240).astype(int) - frames).mean()
+    assert 1 < change < 40
 
 
 def test_one_crop_is_the_square_in_the_middle() -> None:

@@ -72,6 +72,7 @@ def batches(datasets: dict[str, Dataset], **changes: object) -> Iterator[Batch]:
         "workers": 0,
         "max_unreadable": 0.0,
         "pairing": None,
+        "resample": {},
         "mixture": mixture(datasets),
         "augmentation": AUGMENT,
         **changes,
@@ -245,6 +246,15 @@ def test_strong_augmentation_is_each_view_s_own_wherever_it_is_loaded(
         assert (boxes == boxes[:, :1]).all()
         assert len({box.numpy().tobytes() for box in boxes}) == len(boxes)
         assert (boxes.flatten(1).any(1) & ~boxes.flatten(1).all(1)).all()
+
+
+def test_only_the_sources_named_are_resampled(datasets: dict[str, Dataset]) -> None:
+    blurred = batches(datasets, resample={"real": (8, 6)})
+    changed = {0: 0, 1: 0}
+    for one, other in zip(blurred, batches(datasets), strict=True):
+        for source, a, b in zip(one.source.tolist(), one.video, other.video, strict=True):
+            changed[source] += not torch.equal(a, b)
+    assert changed == {0: 10, 1: 0}
 
 
 def test_reading_leaves_the_global_random_state_alone(datasets: dict[str, Dataset]) -> None:
