@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from trainables.config import TestSettings
@@ -44,12 +44,8 @@ def run_features(run: StageRun) -> Outcome:
         ]
         names = [f"features_{index}" for index in range(len(coefficients))]
 
-    def features_of(batch: Batch) -> Tensor:  # [B, K, D]
-        video = batch.video
-        return torch.stack([functional_call(trunk, w, (video,)).half() for w in weights], dim=1)
-
     clips = split_of(run)
-    features, index = over_views(run, features_of)
+    features, index = over_views(run, features_under(trunk, weights))
     read = {
         "label": torch.tensor([clip.label for clip in clips])[index],
         "group": group_ids(clips)[index],
@@ -63,6 +59,18 @@ def run_features(run: StageRun) -> Outcome:
         metrics={"clips": len(index), "left_out": [clips[place].path for place in left_out]},
         clips=len(index),
     )
+
+
+def features_under(
+    trunk: nn.Module, weights: Sequence[dict[str, Tensor]]
+) -> Callable[[Batch], Tensor]:
+    """float16 [B, K, D] of a batch, under each of K sets of weights."""
+
+    def features_of(batch: Batch) -> Tensor:
+        video = batch.video
+        return torch.stack([functional_call(trunk, w, (video,)).half() for w in weights], dim=1)
+
+    return features_of
 
 
 def split_of(run: StageRun) -> tuple[Clip, ...]:

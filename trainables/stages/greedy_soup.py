@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
-from torch import Tensor
 
-from trainables.config import ProbeSettings, TestSettings
-from trainables.data.catalog import Dataset
-from trainables.data.loader import eval_batches
-from trainables.logistic_regression import fit
-from trainables.metrics import in_top
 from trainables.settings import parse
+from trainables.stage import Stage
 from trainables.stage_run import Outcome, StageRun
 from trainables.stages.average import Weights, endpoints_of, uniform
-from trainables.stages.classification import EVALUATION_BATCH, ONE_VIEW
+from trainables.stages.features import features_under, group_ids, over_views, split_of
+from trainables.stages.probe import Features, accuracy, best_fit
 from trainables.stages.weights import check_same_tensors, trunk_from, writer
 from trainables.training_settings import ClipSettings, ModelSettings
 
@@ -33,18 +29,20 @@ class Step:
 def run_greedy_soup(run: StageRun) -> Outcome:
     """A score is the mean over the downstream datasets of the probe's selection accuracy."""
     endpoints = endpoints_of(run)
-    scorer = _Scorer(run)
-    alone = [scorer.score(endpoint) for endpoint in endpoints]
+    alone = selection_scores(run, endpoints)
     # Of equals the earlier one comes first, for sorting is stable.
     order = sorted(range(len(endpoints)), key=lambda index: -alone[index])
 
     def score(soup: Sequence[int]) -> float:
         if len(soup) == 1:
             return alone[soup[0]]
-        return scorer.score(uniform([endpoints[index] for index in soup]))
+        (found,) = selection_scores(run, [uniform([endpoints[index] for index in soup])])
+        return found
 
     steps = greedy(order, score)
     soup = [step.endpoint for step in steps if step.kept]
+    passes = len(endpoints)  # one for all endpoints, one for each that asks to join the first
+    read = [run.datasets[name] for name in run.stage.settings["downstream"]]
     return Outcome(
         write={"weights.safetensors": writer(uniform([endpoints[index] for index in soup]))},
         metrics={
@@ -53,7 +51,7 @@ def run_greedy_soup(run: StageRun) -> Outcome:
             "alone": {f"w{index}": value for index, value in enumerate(alone)},
             "steps": [{**asdict(step), "endpoint": f"w{step.endpoint}"} for step in steps],
         },
-        clips=scorer.clips,
+        clips=passes * sum(len(d.split("train")) + len(d.split("selection")) for d in read),
     )
 
 
@@ -73,53 +71,44 @@ def greedy(order: Sequence[int], score: Callable[[list[int]], float]) -> list[St
     return steps
 
 
-class _Scorer:
-    """Scores weights as the trial's probe would; counts the clips that this took."""
+def selection_scores(run: StageRun, candidates: Sequence[Weights]) -> list[float]:
+    """What the probes of a trial would score under each of K sets of weights, from one decode.
 
-    def __init__(self, run: StageRun) -> None:
-        settings = run.stage.settings
-        self.run, self.clips = run, 0
-        self.clip = parse(ClipSettings, settings["clip"], "clip")
-        self.probe = parse(ProbeSettings, settings["probe"], "probe")
-        self.test = parse(TestSettings, settings["test"], "test")
-        self.datasets = [run.datasets[name] for name in settings["downstream"]]
-        model = parse(ModelSettings, settings["model"], "model")
-        trunk = trunk_from(run.input_file("w0", "weights"), model, self.clip)
-        self.trunk = trunk.to(run.device).eval()
+    As in the features stage, all K are held on the device together.
+    """
+    settings = run.stage.settings
+    clip = parse(ClipSettings, settings["clip"], "clip")
+    model = parse(ModelSettings, settings["model"], "model")
+    trunk = trunk_from(run.input_file("w0", "weights"), model, clip).to(run.device).eval()
+    for weights in candidates:
+        check_same_tensors(weights, trunk.state_dict(), "an endpoint does not fit the model")
+    on_device = [
+        {name: tensor.to(run.device) for name, tensor in weights.items()} for weights in candidates
+    ]
 
-    def score(self, weights: Weights) -> float:
-        check_same_tensors(weights, self.trunk.state_dict(), "the endpoint does not fit")
-        self.trunk.load_state_dict(weights)
-        accuracies = [self._accuracy(dataset) for dataset in self.datasets]
-        return sum(accuracies) / len(accuracies)
+    def features(dataset: str, split: str) -> list[Features]:
+        described = {
+            "dataset": dataset,
+            "split": split,
+            "views": {"clips": 1, "crops": 1} if split == "train" else settings["test"],
+            "max_unreadable": settings["probe"]["max_unreadable"],
+            "clip": settings["clip"],
+        }
+        part = replace(run, stage=Stage(kind="features", settings=described))
+        values, index = over_views(part, features_under(trunk, on_device))
+        clips = split_of(part)
+        label = torch.tensor([each.label for each in clips])[index]
+        group, left_out = group_ids(clips)[index], len(clips) - len(index)
+        return [
+            Features(of_one.to(run.device), label, group, left_out)
+            for of_one in values.unbind(dim=2)
+        ]
 
-    def _accuracy(self, dataset: Dataset) -> float:
-        """Top-1 on the selection split with the penalty that is best there."""
-        train, label = self._features(dataset, "train", ONE_VIEW)
-        selection, wanted = self._features(dataset, "selection", self.test)
-        fits = fit(train, label, self.probe.l2_grid, len(dataset.classes))
-        found = [probe.logits(selection) for probe in fits]
-        return max(in_top(logits, wanted, 1).double().mean().item() for logits in found)
-
-    def _features(self, dataset: Dataset, split: str, views: TestSettings) -> tuple[Tensor, Tensor]:
-        """Features [N, D], the mean over a clip's views, and label [N].
-
-        The probe is linear: logits of the mean are the mean of the views' logits.
-        """
-        features, label = [], []
-        per_clip = views.clips * views.crops
-        for batch in eval_batches(
-            dataset,
-            dataset.split(split),
-            self.clip,
-            views,
-            batch_size=EVALUATION_BATCH,
-            workers=self.run.execution.loader_workers,
-            max_unreadable=self.probe.max_unreadable,
-        ):
-            with torch.inference_mode():
-                found = self.trunk(batch.video.to(self.run.device)).half().cpu().double()
-            features.append(found.unflatten(0, (-1, per_clip)).mean(dim=1))
-            label.append(batch.label[::per_clip])
-        self.clips += sum(map(len, label))
-        return torch.cat(features).clone(), torch.cat(label)
+    totals = [0.0] * len(candidates)
+    for name in settings["downstream"]:
+        pairs = zip(features(name, "train"), features(name, "selection"), strict=True)
+        classes = len(run.datasets[name].classes)
+        for place, (train, selection) in enumerate(pairs):
+            probe = best_fit(train, selection, settings["probe"]["l2_grid"], classes)
+            totals[place] += accuracy(probe, selection)
+    return [total / len(settings["downstream"]) for total in totals]

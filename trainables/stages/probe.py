@@ -7,6 +7,7 @@ features; so does the k-nearest-neighbour accuracy that comes with it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from safetensors import safe_open
@@ -31,14 +32,10 @@ def run_probe(run: StageRun) -> Outcome:
     # The report split is read here, and only by a stage that asks for it.
     scored = selection if settings["split"] == "selection" else _features(run, settings["split"])
     device, classes = train.values.device, settings["classes"]
-    values, label = train.values[:, 0], train.label.to(device)
-    assert train.values.shape[1] == 1, "training clips have one view"
-    # The largest penalty comes first, so that it wins a tie.
-    fits = fit(values, label, settings["l2_grid"], classes)
-    probe = max(fits, key=lambda probe: _accuracy(probe, selection))
+    probe = best_fit(train, selection, settings["l2_grid"], classes)
     neighbours = votes(
-        values,
-        label,
+        train.values[:, 0],
+        train.label.to(device),
         mean_direction(scored.values),
         neighbours=settings["neighbours"],
         classes=classes,
@@ -50,12 +47,22 @@ def run_probe(run: StageRun) -> Outcome:
             **metrics,
             "knn_accuracy": in_top(neighbours.cpu(), scored.label, 1).double().mean().item(),
             "l2": probe.l2,
-            "selection_accuracy": _accuracy(probe, selection),
-            "train_accuracy": _accuracy(probe, train),
+            "selection_accuracy": accuracy(probe, selection),
+            "train_accuracy": accuracy(probe, train),
             "left_out": scored.left_out,
         },
         clips=len(scored.label),
     )
+
+
+def best_fit(
+    train: Features, selection: Features, l2_grid: Sequence[float], classes: int
+) -> LogisticRegression:
+    """The probe whose penalty is the best on `selection`; of equals the largest."""
+    assert train.values.shape[1] == 1, "training clips have one view"
+    label = train.label.to(train.values.device)
+    fits = fit(train.values[:, 0], label, l2_grid, classes)  # the largest penalty comes first
+    return max(fits, key=lambda probe: accuracy(probe, selection))
 
 
 def _features(run: StageRun, split: str) -> Features:
@@ -80,5 +87,6 @@ def _logits(probe: LogisticRegression, features: Features) -> Tensor:
     return probe.logits(features.values).mean(dim=1).cpu()
 
 
-def _accuracy(probe: LogisticRegression, features: Features) -> float:
+def accuracy(probe: LogisticRegression, features: Features) -> float:
+    """Top-1 of logits averaged over the views."""
     return in_top(_logits(probe, features), features.label, 1).double().mean().item()

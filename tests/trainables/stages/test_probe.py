@@ -96,7 +96,7 @@ def test_the_report_split_decides_nothing(store: StageStore) -> None:
 def test_of_equal_penalties_the_largest_is_taken(
     store: StageStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe_stage, "_accuracy", lambda *_: 0.5)
+    monkeypatch.setattr(probe_stage, "accuracy", lambda *_: 0.5)
     assert probe(store, "selection", [0.1, 1.0, 0.01]).metrics["l2"] == 1.0
 
 
