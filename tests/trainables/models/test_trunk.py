@@ -57,7 +57,7 @@ def test_s3d_pools_as_torchvision_does_where_torchvision_can() -> None:
     with torch.no_grad():
         feature = trunk(video)
         torch.testing.assert_close(feature, reference(video))
-    assert feature.std() > 0.1
+    assert feature.mean() > 0.1
 
 
 def test_tsn_is_the_mean_over_frames_of_an_image_network_s_features() -> None:
