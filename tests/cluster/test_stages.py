@@ -36,7 +36,7 @@ def start(tmp_path: Path) -> Any:
     for handle in handles:
         handle.kill()
     # What ran for it ends with it, and gives back what it held.
-    until(lambda: ray.available_resources().get("CPU") == 2, seconds=20)
+    until(lambda: ray.available_resources().get("CPU") == 2, seconds=40)
 
 
 def stage(kind: str = "mae", *, inputs: dict[str, Stage] | None = None, **settings: Any) -> Stage:
@@ -44,7 +44,7 @@ def stage(kind: str = "mae", *, inputs: dict[str, Stage] | None = None, **settin
 
 
 def get(reference: Any) -> Any:
-    return ray.get(reference, timeout=90)
+    return ray.get(reference, timeout=180)
 
 
 def want(stages: StagesHandle, wanted: Stage, trial: int) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import ray
 from ray.util.state import list_actors
 
 from cluster.ray_session import connected
@@ -25,4 +26,5 @@ if __name__ == "__main__":
         stages = StagesHandle(StageStore(store), datasets, Executions())
         for seed in (0, 1):
             stages.want_all([trial_stages(toy_trial(seed=seed), datasets).weights])
-        print(sum("TrainController" in actor.class_name for actor in list_actors()))
+        started = list_actors(ray.get_runtime_context().gcs_address)
+        print(sum("TrainController" in actor.class_name for actor in started))

@@ -28,12 +28,11 @@ def run_stage(stage, store, datasets, execution, should_stop) -> None:  # type: 
         raise ValueError("13 is unlucky")
     if "mistake_of_rank" in wanted and wanted["mistake_of_rank"] == int(os.environ["RANK"]):
         raise ValueError("only one of us fails")
-    group = _ranks(execution.workers)
-
     checkpoint = store.checkpoint(stage.identity)
     checkpoint.mkdir(parents=True, exist_ok=True)
     done = checkpoint / "step"
     start = int(done.read_text()) if done.exists() else 0
+    group = _ranks(execution.workers)  # after all have read where to start
     for step in range(start + 1, wanted["steps"] + 1):
         time.sleep(wanted["pause"])
         with (store.root / "log").open("a") as log:
