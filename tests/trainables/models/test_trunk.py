@@ -6,7 +6,7 @@ from torch import nn
 
 from tests.toy import toy_trial
 from trainables.models.heads import Classifier, label_space
-from trainables.models.timm_models import image_backbone
+from trainables.models.timm_models import image_backbone, import_torchvision
 from trainables.models.trunk import build_trunk
 from trainables.models.video_vit import VideoViT
 from trainables.training_settings import ClipSettings, ModelSettings
@@ -46,6 +46,7 @@ def test_a_convolutional_trunk_is_the_published_network_without_its_classifier(n
 
 
 def test_s3d_pools_as_torchvision_does_where_torchvision_can() -> None:
+    import_torchvision()
     from torchvision.models.video import s3d
 
     # In training mode: untrained running statistics would shrink every feature to nothing.
