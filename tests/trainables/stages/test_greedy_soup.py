@@ -14,6 +14,7 @@ from tests.trainables.toy_videos import weights_of
 from trainables.data.catalog import Dataset
 from trainables.models.video_vit import VideoViT
 from trainables.stage import Stage
+from trainables.stage_run import StageRun
 from trainables.stage_store import Record, StageStore
 from trainables.stages import greedy_soup
 from trainables.stages.greedy_soup import greedy
@@ -109,8 +110,19 @@ def test_the_soup_begins_with_the_best_and_is_the_mean_of_what_was_kept(
 
 @pytest.mark.parametrize("test", [{"clips": 1, "crops": 1}, {"clips": 2, "crops": 3}])
 def test_a_candidate_s_score_is_the_mean_of_what_the_probes_of_a_trial_measure(
-    test: dict[str, int], datasets: dict[str, Dataset], store: StageStore
+    test: dict[str, int],
+    datasets: dict[str, Dataset],
+    store: StageStore,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    read = []
+    over_views = greedy_soup.over_views
+
+    def remembered(run: StageRun, outputs_of: Any) -> Any:
+        read.append(run.stage.settings)
+        return over_views(run, outputs_of)
+
+    monkeypatch.setattr(greedy_soup, "over_views", remembered)
     low = datasets["low"]
     other = {"train": "selection", "selection": "train", "report": "selection"}
     turned = tuple(replace(clip, split=other[clip.split]) for clip in low.clips)
@@ -131,6 +143,9 @@ def test_a_candidate_s_score_is_the_mean_of_what_the_probes_of_a_trial_measure(
         )
         for needed in parts.all():
             run_stage(needed, store, data, toy_execution(), lambda: False)
+        features = [stage.settings for stage in parts.all() if stage.kind == "features"]
+        assert len(features) == 4
+        assert all(any(one.items() >= asked.items() for one in features) for asked in read)
         records = [store.record(probe.identity) for probe in parts.scored.values()]
         accuracies = [probe.metrics["accuracy"] for probe in records if probe is not None]
         assert len(accuracies) == 2
