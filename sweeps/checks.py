@@ -68,6 +68,26 @@ def check_sources(sweep: Sweep, sources: Mapping[str, str], data: Mapping[str, D
         require_splits(data[name], ("train", "selection", "report"))
 
 
+def check_models(sweep: Sweep, space: Space) -> None:
+    """Every model exists; weights that may have seen people are started from only with leave."""
+    for where, trial in _trials(sweep, space):
+        start = trial.start
+        if start.path is not None and not sweep.settings.allow_real_humans:
+            raise ValueError(
+                f"{where}: start.weights {start.weights!r} from {start.path} were trained on data "
+                "that this sweep does not know, most likely with real people; start from random "
+                "weights, or set allow_real_humans: true"
+            )
+        if start.weights == "huggingface":
+            from trainables.stages.imported import check_huggingface
+
+            check_huggingface(Path(str(start.path)), trial.model, trial.clip)
+        if trial.model.name.startswith(TSN):
+            from trainables.models.timm_models import check_backbone  # which takes seconds
+
+            check_backbone(trial.model.name.removeprefix(TSN))
+
+
 def check_space(sweep: Sweep, space: Space) -> None:
     """Every path is a setting, and the settings accept both ends of every range."""
     check_paths(space, TrialConfig)
