@@ -62,7 +62,8 @@ def _pretraining(
     for name in settings.mixture.resample:
         if name not in data:
             raise ValueError(
-                f"{kind}.mixture.resample: {name!r} is no dataset{nearest(name, list(data))}"
+                f"{kind}.mixture.resample: {name!r} is no dataset of this sweep"
+                f"{nearest(name, list(data))}"
             )
     described = _json(settings)
     mixture = described["mixture"]

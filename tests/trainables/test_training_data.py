@@ -43,6 +43,7 @@ def aligned(tmp_path: Path, execution: dict[str, Any] | None = None, **align: An
 def finetuned(tmp_path: Path, mixup: dict[str, Any] | None, **execution: Any) -> TrainingData:
     described = {
         "epochs": 1,
+        "drop_path": 0.0,
         "label_smoothing": 0.0,
         "max_unreadable": 0.0,
         "augment": AUGMENT,
