@@ -14,7 +14,7 @@ from trainables.config import TrialConfig
 from trainables.data.catalog import Dataset, require_splits
 from trainables.data.mixture import exact_shares
 from trainables.settings import nearest
-from trainables.training_settings import Share
+from trainables.training_settings import TSN, Share
 
 
 def sources_of(sweep: Sweep, space: Space) -> dict[str, str]:

@@ -15,6 +15,7 @@ from rich.markup import escape
 
 from search_spaces.space import Space, load_space
 from sweeps.checks import (
+    check_models,
     check_names,
     check_sources,
     check_space,
@@ -60,6 +61,7 @@ def prepare(sweep: Sweep, console: Console, *, dry_run: bool) -> Prepared:
     settings = sweep.settings
     space = Space({}) if sweep.space_file is None else load_space(sweep.space_file)
     check_space(sweep, space)
+    check_models(sweep, space)
     if not dry_run:
         check_storage(sweep.folder)
     sources = sources_of(sweep, space)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from trainables.posthoc_ema import reconstruction
+from trainables.config_checks import check_trial
 from trainables.settings import Settings, check_setting, parse, with_overrides
 from trainables.training_settings import (
     AsTuple,
@@ -175,99 +175,8 @@ class TrialConfig(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        vit = self.model.vit
-        if vit is None and self.mae is not None and self.mae.epochs:
-            raise ValueError(
-                f"model {self.model.name!r} cannot be a masked autoencoder; "
-                "give mae: null or choose a ViT"
-            )
-        if vit is None:
-            self._check_convolutional()
-        if vit is not None and self.clip.resolution % vit.patch_size:
-            raise ValueError(
-                f"clip.resolution {self.clip.resolution} is not a multiple of "
-                f"model.vit.patch_size {vit.patch_size}; choose one that is"
-            )
-        if vit is not None and self.clip.frames % 2:
-            raise ValueError(
-                f"clip.frames {self.clip.frames} is odd; tubelets are 2 frames deep, "
-                "choose an even number"
-            )
-        if vit is not None and (vit.positions == "imported") != (self.start.weights == "timm"):
-            raise ValueError(
-                "model.vit.positions 'imported' goes with start.weights 'timm' and only with it, "
-                f"for those weights bring learned positions; found {vit.positions!r} with "
-                f"{self.start.weights!r}"
-            )
-        if self.score.use != "probe" and getattr(self, self.score.use) is None:
-            raise ValueError(
-                f"score.use is {self.score.use!r} but {self.score.use} is null; give its settings"
-            )
-        if len(set(self.downstream)) != len(self.downstream):
-            raise ValueError(f"downstream {list(self.downstream)} names a dataset twice")
-        self._check_average()
+        check_trial(self)
         return self
-
-    def _check_convolutional(self) -> None:
-        if self.start.weights != "random":
-            raise ValueError(
-                f"start.weights {self.start.weights!r} are a ViT's; model {self.model.name!r} "
-                "starts from random weights"
-            )
-        trained = {name: getattr(self, name) for name in ("align", "augmented_probe", "finetune")}
-        for index in range(len(self.average.endpoints)):
-            trained[f"average.endpoints[{index}]"] = self.endpoint(index)
-        for where, settings in trained.items():
-            if settings is not None and settings.optimizer.layer_decay != 1:
-                raise ValueError(
-                    f"{where}.optimizer.layer_decay {settings.optimizer.layer_decay:g} has no "
-                    f"meaning for model {self.model.name!r}, whose layers are no row of blocks; "
-                    "set it to 1.0"
-                )
-            if settings is not None and settings.drop_path:
-                raise ValueError(
-                    f"{where}.drop_path {settings.drop_path:g} is a ViT's; model "
-                    f"{self.model.name!r} takes 0.0"
-                )
-
-    def _check_average(self) -> None:
-        average, keep = self.average, self.align.keep
-        wanted = {
-            "interpolate": (2, 2),
-            "uniform": (2, None),
-            "model_stock": (2, None),
-            "greedy_soup": (1, None),
-            "learned": (2, None),
-        }
-        low, high = wanted.get(average.method, (0, None))
-        if len(average.endpoints) < low or (high and len(average.endpoints) > high):
-            number = f"exactly {low}" if high else f"at least {low}"
-            raise ValueError(
-                f"average.method {average.method!r} needs {number} endpoints, "
-                f"{len(average.endpoints)} given"
-            )
-        for index in range(len(average.endpoints)):
-            self.endpoint(index)
-        if average.method == "learned" and self.augmented_probe is None:
-            raise ValueError(
-                "average.method 'learned' trains with the augmented probe, but augmented_probe "
-                "is null; give its settings"
-            )
-        if average.method == "last_k" and average.last > keep.last:
-            raise ValueError(
-                f"average.last {average.last} is more than the {keep.last} epochs that "
-                "align.keep.last keeps; raise the one or lower the other"
-            )
-        if average.method == "last_k" and 0 < self.align.epochs < average.last:
-            raise ValueError(
-                f"average.last {average.last} is more than align.epochs {self.align.epochs}"
-            )
-        if average.method == "ema" and keep.ema_decay is None:
-            raise ValueError("average.method 'ema' needs align.keep.ema_decay, which is null")
-        if average.method == "posthoc_ema" and not keep.posthoc_ema:
-            raise ValueError("average.method 'posthoc_ema' needs align.keep.posthoc_ema: true")
-        if average.method == "posthoc_ema" and self.align.epochs:
-            reconstruction(self.align.epochs, average.ema_length)
 
     def endpoint(self, index: int) -> AlignSettings:
         """The settings of alignment of one endpoint of the average."""

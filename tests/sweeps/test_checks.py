@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 
 from search_spaces.space import load_space
-from sweeps.checks import check_sources, check_space, check_storage, sources_of, within_cap
+from sweeps.checks import (
+    check_models,
+    check_sources,
+    check_space,
+    check_storage,
+    sources_of,
+    within_cap,
+)
 from sweeps.given import given_trials
 from sweeps.sweep import Sweep, parse_assignments, storage_folder
 from tests.toy import MIXTURE, SPACE, toy_data, toy_dataset, write_toy_sweep
@@ -158,3 +165,22 @@ def test_a_point_with_real_humans_is_left_out_unless_the_sweep_allows_them(tmp_p
 def test_throughput_of_no_kind_of_stage_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="'aling' is none; did you mean 'align'"):
         Sweep(write_toy_sweep(tmp_path, execution__clips_per_second={"aling": 1.0}), {})
+
+
+def test_public_weights_that_may_have_seen_people_need_leave(tmp_path: Path) -> None:
+    overrides = {"trial__start": {"weights": "timm", "path": "vit.safetensors"}}
+    overrides["trial__model__vit__positions"] = "imported"
+    sweep = Sweep(write_toy_sweep(tmp_path, **overrides), {})
+    with pytest.raises(ValueError, match="most likely with real people.*allow_real_humans: true"):
+        check_models(sweep, load_space(sweep.space_file))
+    allowed = Sweep(sweep.file, {"allow_real_humans": True})
+    check_models(allowed, load_space(sweep.space_file))
+
+
+def test_an_image_backbone_that_does_not_exist_is_refused_before_anything_is_trained(
+    tmp_path: Path,
+) -> None:
+    overrides = {"trial__model": {"name": "tsn_resnet5", "vit": None}, "trial__mae": None}
+    sweep = Sweep(write_toy_sweep(tmp_path, **overrides), {})
+    with pytest.raises(ValueError, match="no image backbone 'resnet5'"):
+        check_models(sweep, load_space(sweep.space_file))

@@ -106,6 +106,7 @@ def test_a_yaml_mapping_may_merge_another_and_set_its_keys_otherwise(tmp_path: P
         ({"average__method": "learned"}, "augmented_probe is null"),
         ({"average__method": "last_k"}, "more than the 0 epochs that align.keep.last keeps"),
         ({"average__method": "ema"}, "needs align.keep.ema_decay"),
+        ({"align__views_per_clip": 3}, "batch_size 4 is no multiple of align.views_per_clip 3"),
         ({"average__method": "posthoc_ema"}, "needs align.keep.posthoc_ema"),
     ],
 )
