@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from sweeps.plan import stage_clips
 from tests.toy import toy_execution, toy_trial
 from tests.trainables.data.videos import write_video
 from tests.trainables.toy_videos import run_chain
@@ -102,7 +103,9 @@ def test_features_are_those_of_every_view(
     model: dict[str, Any], wide: dict[str, Dataset], store: StageStore
 ) -> None:
     stage = on_wide("features", {"weights": init(0, model=model)}, model=model)
-    assert run_chain(stage, store, wide).metrics == {"clips": 6, "left_out": []}
+    record = run_chain(stage, store, wide)
+    assert record.metrics == {"clips": 6, "left_out": []}
+    assert record.cost["clips"] == stage_clips(stage, wide) == 6 * 6
     found = artifact(store, stage)
     weights = store.file(stage.inputs["weights"].identity, "weights")
     trunk = trunk_from(weights, parse(ModelSettings, model, "model"), TRIAL.clip).eval()
@@ -154,6 +157,9 @@ def test_coefficients_share_one_decode_and_change_nothing(
     monkeypatch.setattr(loader.ClipReader, "read", remembered)
     run_stage(together, store, wide, toy_execution(), lambda: False)
     assert len(read) == len(set(read)) == 6 * 2
+    record = store.record(together.identity)
+    assert record is not None
+    assert record.cost["clips"] == stage_clips(together, wide) == 6 * 6 * 3
     for index, coefficient in enumerate(COEFFICIENTS):
         settings = {"method": "interpolate", "coefficient": coefficient}
         average = Stage(kind="average", settings=settings, inputs=ends)
@@ -214,4 +220,5 @@ def test_an_evaluation_averages_the_logits_of_a_clip_s_views(
     right = expected.argmax(dim=1) == scored[1]
     assert record.metrics["accuracy"] == pytest.approx(right.double().mean().item())
     assert record.metrics["top5"] == 1.0
+    assert record.cost["clips"] == stage_clips(stage, wide)
     assert record.metrics["left_out"] == 0
