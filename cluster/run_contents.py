@@ -140,7 +140,8 @@ def trials_view(datasets: Sequence[str], varied: Sequence[str]) -> dict[str, Any
 
 def stages_view() -> dict[str, Any]:
     """MLflow's table of the stages, newest first."""
-    metrics = ("loss", "accuracy", "cost/device_seconds", "cost/clips")
+    scores = ("accuracy", "top5", "mean_class_accuracy", "knn_accuracy")
+    metrics = ("loss", *scores, "cost/device_seconds", "cost/clips")
     columns = [*(f"metrics.`{key}`" for key in metrics), "tags.`state`"]
     return _view("stage", "attributes.`Created`", columns)
 

@@ -227,7 +227,14 @@ def _curves(search: Search, data: Mapping[str, Dataset], store: StageStore) -> l
     return found
 
 
-MEASURES = ("accuracy", "interval_low", "interval_high", "top5", "mean_class_accuracy")
+MEASURES = (
+    "accuracy",
+    "interval_low",
+    "interval_high",
+    "top5",
+    "mean_class_accuracy",
+    "knn_accuracy",
+)
 
 
 def _results(stages: TrialStages, store: StageStore) -> dict[str, dict[str, dict[str, float]]]:

@@ -41,5 +41,5 @@ def run_evaluate(run: StageRun) -> Outcome:
             **scores(logits.double().mean(dim=1), output, group_ids(clips)[index]),
             "left_out": len(clips) - len(index),
         },
-        clips=len(index),
+        clips=logits.shape[:2].numel(),  # that went through the model: the views
     )

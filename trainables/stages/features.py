@@ -57,7 +57,7 @@ def run_features(run: StageRun) -> Outcome:
             for name, values in zip(names, features.unbind(dim=2), strict=True)
         },
         metrics={"clips": len(index), "left_out": [clips[place].path for place in left_out]},
-        clips=len(index),
+        clips=features.shape[:3].numel(),  # as the model saw them: N V K
     )
 
 

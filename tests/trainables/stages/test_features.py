@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from sweeps.plan import stage_clips
 from tests.toy import toy_execution, toy_trial
 from tests.trainables.data.videos import write_video
 from tests.trainables.toy_videos import run_chain
@@ -17,14 +18,18 @@ from trainables.data.catalog import Clip, Dataset
 from trainables.data.clips import ClipUnreadable, read_clip
 from trainables.models.heads import Classifier, label_space
 from trainables.models.trunk import build_trunk
+from trainables.settings import parse
 from trainables.stage import Stage
 from trainables.stage_store import StageStore
 from trainables.stages import evaluate
 from trainables.stages.run import run_stage
 from trainables.stages.weights import trunk_from, writer
+from trainables.training_settings import ModelSettings
 
 TRIAL = toy_trial()
 MODEL = {"model": TRIAL.model.model_dump(mode="json"), "clip": TRIAL.clip.model_dump(mode="json")}
+CONVOLUTIONAL = {"name": "tsn_resnet18", "vit": None}  # batch normalisation: has to be in eval mode
+MODELS = pytest.mark.parametrize("model", [MODEL["model"], CONVOLUTIONAL], ids=["vit", "tsn"])
 VIEWS = {"clips": 2, "crops": 3}
 COEFFICIENTS = [0.0, 0.3, 1.0]
 
@@ -51,8 +56,8 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Dataset]:
     return {"wide": dataset}
 
 
-def init(seed: int) -> Stage:
-    return Stage(kind="init", settings={"seed": seed, **MODEL})
+def init(seed: int, **model: Any) -> Stage:
+    return Stage(kind="init", settings={"seed": seed, **MODEL, **model})
 
 
 def on_wide(kind: str, inputs: dict[str, Stage], **settings: Any) -> Stage:
@@ -93,11 +98,17 @@ def artifact(store: StageStore, stage: Stage, role: str = "features") -> dict[st
     return load_file(store.file(stage.identity, role))
 
 
-def test_features_are_those_of_every_view(wide: dict[str, Dataset], store: StageStore) -> None:
-    stage = on_wide("features", {"weights": init(0)})
-    assert run_chain(stage, store, wide).metrics == {"clips": 6, "left_out": []}
+@MODELS
+def test_features_are_those_of_every_view(
+    model: dict[str, Any], wide: dict[str, Dataset], store: StageStore
+) -> None:
+    stage = on_wide("features", {"weights": init(0, model=model)}, model=model)
+    record = run_chain(stage, store, wide)
+    assert record.metrics == {"clips": 6, "left_out": []}
+    assert record.cost["clips"] == stage_clips(stage, wide) == 6 * 6
     found = artifact(store, stage)
-    trunk = trunk_from(store.file(init(0).identity, "weights"), TRIAL.model, TRIAL.clip).eval()
+    weights = store.file(stage.inputs["weights"].identity, "weights")
+    trunk = trunk_from(weights, parse(ModelSettings, model, "model"), TRIAL.clip).eval()
     with torch.inference_mode():
         expected = torch.stack([trunk(views_of(wide["wide"], c)) for c in wide["wide"].clips])
     assert found["features"].dtype == torch.float16
@@ -146,6 +157,9 @@ def test_coefficients_share_one_decode_and_change_nothing(
     monkeypatch.setattr(loader.ClipReader, "read", remembered)
     run_stage(together, store, wide, toy_execution(), lambda: False)
     assert len(read) == len(set(read)) == 6 * 2
+    record = store.record(together.identity)
+    assert record is not None
+    assert record.cost["clips"] == stage_clips(together, wide) == 6 * 6 * 3
     for index, coefficient in enumerate(COEFFICIENTS):
         settings = {"method": "interpolate", "coefficient": coefficient}
         average = Stage(kind="average", settings=settings, inputs=ends)
@@ -162,21 +176,26 @@ def test_endpoints_of_different_models_are_refused(
     wide: dict[str, Dataset], store: StageStore
 ) -> None:
     settings = toy_trial(model__name="vit_small").model.model_dump(mode="json")
-    other = Stage(kind="init", settings={**init(0).settings, "model": settings})
-    stage = on_wide("features", {"w0": init(0), "w1": other}, coefficients=[0.5])
+    ends = {"w0": init(0), "w1": init(0, model=settings)}
+    stage = on_wide("features", ends, coefficients=[0.5])
     with pytest.raises(ValueError, match=r"w1 cannot be averaged with w0: blocks\.10"):
         run_chain(stage, store, wide)
 
 
+@MODELS
 def test_an_evaluation_averages_the_logits_of_a_clip_s_views(
-    wide: dict[str, Dataset], store: StageStore, monkeypatch: pytest.MonkeyPatch
+    model: dict[str, Any],
+    wide: dict[str, Dataset],
+    store: StageStore,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     torch.manual_seed(0)
     space = label_space({"wide": wide["wide"].classes}, "union")
-    model = Classifier(build_trunk(TRIAL.model, TRIAL.clip), space).eval()
-    torch.nn.init.normal_(model.head.weight)
+    trunk = build_trunk(parse(ModelSettings, model, "model"), TRIAL.clip)
+    classifier = Classifier(trunk, space).eval()
+    torch.nn.init.normal_(classifier.head.weight)
     trained = Stage(kind="finetune", settings={})
-    write = {"model.safetensors": writer(model.state_dict())}
+    write = {"model.safetensors": writer(classifier.state_dict())}
     store.publish(trained, write=write, metrics={}, cost={})
     scored: list[torch.Tensor] = []
     scores = evaluate.scores
@@ -186,11 +205,11 @@ def test_an_evaluation_averages_the_logits_of_a_clip_s_views(
         return scores(*tensors)
 
     monkeypatch.setattr(evaluate, "scores", remembered)
-    stage = on_wide("evaluate", {"model": trained})
+    stage = on_wide("evaluate", {"model": trained}, model=model)
     run_stage(stage, store, wide, toy_execution(), lambda: False)
     with torch.inference_mode():
         source = torch.zeros(6, dtype=torch.int64)
-        views = [model(views_of(wide["wide"], clip), source) for clip in wide["wide"].clips]
+        views = [classifier(views_of(wide["wide"], clip), source) for clip in wide["wide"].clips]
     expected = torch.stack(views).mean(dim=1)
     torch.testing.assert_close(scored[0].float(), expected, rtol=1e-4, atol=1e-4)
     assert (views[0][0] - views[0][5]).abs().max() > 0.1
@@ -201,4 +220,5 @@ def test_an_evaluation_averages_the_logits_of_a_clip_s_views(
     right = expected.argmax(dim=1) == scored[1]
     assert record.metrics["accuracy"] == pytest.approx(right.double().mean().item())
     assert record.metrics["top5"] == 1.0
+    assert record.cost["clips"] == stage_clips(stage, wide)
     assert record.metrics["left_out"] == 0

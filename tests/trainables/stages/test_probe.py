@@ -35,6 +35,8 @@ def features(store: StageStore, split: str, noise: float, **more: Any) -> Stage:
     if "view_noise" in more:
         off = more["view_noise"] * torch.randn(90, 1, 8, generator=draw)
         values = torch.cat([values + off, values - off], dim=1)
+    if "unseen" in more:
+        label[: more["unseen"]] = CLASSES + 4
     tensors = {"label": label, "group": torch.arange(90)}
     files = {"features": values.half()}
     if "coefficients" in more:  # the further, the less is left of the classes
@@ -151,3 +153,13 @@ def test_a_probe_of_a_coefficient_reads_its_file(store: StageStore) -> None:
     ]
     assert found[1] == probe(store, "selection", [1e-1]).metrics["accuracy"]
     assert found[0] < found[1] - 0.1
+
+
+def test_clips_of_a_class_that_training_lacks_are_wrong(store: StageStore) -> None:
+    inputs = {
+        "train": features(store, "train", 0.1),
+        "selection": features(store, "selection", 0.1, unseen=9),
+    }
+    found = probe(store, "selection", [1e-1], inputs, classes=CLASSES + 5).metrics
+    assert [found[name] for name in ("accuracy", "top5", "knn_accuracy")] == [0.9] * 3
+    assert found["mean_class_accuracy"] == pytest.approx(3 / 4)
