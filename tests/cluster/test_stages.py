@@ -18,7 +18,7 @@ from cluster.stages_handle import StagesHandle
 from tests.cluster.conftest import Executions
 from tests.toy import toy_execution
 from trainables.stage import Stage
-from trainables.stage_store import StageStore
+from trainables.stage_store import LEASE_SECONDS, StageStore
 
 pytestmark = pytest.mark.usefixtures("two_cpus")
 Start = Callable[..., StagesHandle]
@@ -216,7 +216,9 @@ def test_a_stage_leased_by_another_sweep_is_waited_for_unless_that_sweep_is_dead
     waiting = want(stages, wanted, 1)
     assert ray.wait([waiting], timeout=2) == ([], [waiting])
     stages.store.renew_lease(wanted.identity, f"{socket.gethostname()}:999999999:dead")
+    began = time.monotonic()
     get(waiting)
+    assert time.monotonic() - began < LEASE_SECONDS - 5  # it did not wait for the lease to run out
 
 
 def test_the_actor_itself_is_killed_and_the_trials_still_get_their_stage(start: Start) -> None:
