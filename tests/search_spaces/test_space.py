@@ -220,4 +220,5 @@ def test_a_path_that_is_no_setting_is_an_error_that_names_the_nearest() -> None:
 def test_every_space_of_the_repository_names_settings_that_exist(path: Path) -> None:
     space = load_space(path)
     check_paths(space, TrialConfig)
-    assert any(isinstance(p, SimplexParameter) for p in space.parameters.values())
+    for parameter_path, parameter in space.parameters.items():
+        assert isinstance(parameter, SimplexParameter) == parameter_path.endswith(".shares")

@@ -61,7 +61,7 @@ def test_views_are_what_an_epoch_counts(tmp_path: Path) -> None:
     assert data.mixture.draw(0).clip_seed == data.mixture.draw(1).clip_seed
     trial = toy_trial(mae__views_per_clip=4)
     assert mixed_data(run(tmp_path), trial.clip, trial.mae, seed=0).mixture.views_per_clip == 4
-    with pytest.raises(ValueError, match="batch_size 4 is not a multiple of views_per_clip 3"):
+    with pytest.raises(ValueError, match="batch_size 4 is no multiple of align.views_per_clip 3"):
         aligned(tmp_path, views_per_clip=3)
 
 
