@@ -80,13 +80,11 @@ def run_task(attempt: Attempt, shape: Shape) -> None:
 
 def explain(error: BaseException) -> tuple[str, bool]:
     """Why an attempt failed, and whether another one may go better."""
-    errors = list(_causes(error))
-    for cause in errors:
-        if isinstance(cause, StageFailed):
-            return str(cause), False
-    for cause in errors:
-        if isinstance(cause, DEATHS):
-            return "a worker process died (killed, out of memory, or its node is gone)", True
+    if isinstance(error, StageFailed):
+        return str(error), False
+    errors = _causes(error)
+    if any(isinstance(cause, DEATHS) for cause in errors):
+        return "a worker process died (killed, out of memory, or its node is gone)", True
     return f"{type(errors[0]).__name__}: {errors[0]}", True
 
 

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
+import ray
 
 from cluster.ray_session import connected
+from cluster.stages_handle import StagesHandle
 from tests.toy import toy_execution
 from trainables.config import Execution
+from trainables.stage_store import StageStore
 
 
 @pytest.fixture(scope="package")
@@ -28,3 +33,28 @@ class Executions:
     finetune: Execution = field(default_factory=lambda: toy_execution(workers=2))
     tasks: Execution = field(default_factory=toy_execution)
     attempts: int = 2
+
+
+Start = Callable[..., StagesHandle]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    handles = []
+
+    def start(**executions: Any) -> StagesHandle:
+        handles.append(StagesHandle(StageStore(tmp_path / "stages"), {}, Executions(**executions)))
+        return handles[-1]
+
+    yield start
+    for handle in handles:
+        handle.kill()
+    # What ran for it ends with it, and gives back what it held.
+    until(lambda: ray.available_resources().get("CPU") == 2, seconds=40)
+
+
+def until(true: Callable[[], Any], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited for too long"
+        time.sleep(0.05)

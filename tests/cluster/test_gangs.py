@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 from cluster.room import IDLE_SECONDS
 from cluster.stage_runs import StageFailed
 from cluster.stages_handle import StagesHandle
-from tests.cluster.test_stages import Start, get, stage, start, states, steps, until, want
+from tests.cluster.conftest import Start, until
+from tests.cluster.test_stages import get, stage, states, steps, want
 from tests.sweeps.commands import ROOT, environment
 from tests.toy import toy_trial
 from tests.trainables.toy_videos import run_chain, toy_videos
@@ -26,7 +27,6 @@ from trainables.stage_store import StageStore
 from trainables.trial import trial_stages
 
 pytestmark = pytest.mark.usefixtures("two_cpus")
-__all__ = ["start"]  # a fixture
 
 
 def pids(stages: StagesHandle, wanted: Stage) -> set[int]:

@@ -1,18 +1,23 @@
-"""Whose turn it is, which gangs stay, and what a gang's workers are told; without a cluster."""
+"""Whose turn it is, which gangs stay, what a gang's workers are told; without a cluster."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cluster import gangs, room
-from cluster.gangs import Gang
+from cluster.gangs import Gang, Place, Workers
 from cluster.resources import Shape
 from cluster.room import Room
-from cluster.stage_runs import StageFailed
+from cluster.stage_runs import Attempt, StageFailed
+from tests.toy import toy_execution
+from trainables.stage import Stage
+from trainables.stage_store import StageStore
 
 ONE, TWO, HALF = (Shape(workers=n, cpus=c, gpus=0) for n, c in ((1, 2), (2, 2), (1, 1)))
 STAGE, NEXT_STAGE = "a stage's attempt", "the next one's"
@@ -176,3 +181,47 @@ def test_what_ended_the_gang_is_the_error_of_the_stage_and_nobody_waits_for_ever
         assert await waiting is None
 
     play(scene)
+
+
+@pytest.mark.parametrize(
+    ("kind", "gpus", "left", "ran"),
+    [
+        ("align", 0, False, "a new gang"),
+        ("probe", 0, False, "a task"),
+        ("probe", 0, True, "the gang that was there"),
+        ("probe", 1, False, "a new gang"),  # it gives back what it keeps of the GPU's memory
+    ],
+)
+def test_what_trains_and_what_needs_a_gpu_runs_in_a_gang_and_the_rest_where_one_is(
+    monkeypatch: pytest.MonkeyPatch, kind: str, gpus: float, left: bool, ran: str
+) -> None:
+    log = []
+
+    def train_run(*_: Any) -> None:
+        log.append("a new gang")
+        time.sleep(0.1)
+        raise RuntimeError("it cannot start here")
+
+    monkeypatch.setattr(gangs, "_train_run", train_run)
+    monkeypatch.setattr(gangs, "run_task", lambda *_: log.append("a task"))
+    attempt = Attempt(
+        stage=Stage(kind=kind, settings={}),
+        store=StageStore(Path("/nowhere")),
+        datasets=None,
+        execution=toy_execution(),
+        stages=None,
+    )
+
+    async def scene() -> None:
+        shape = Shape(workers=1, cpus=1, gpus=gpus)
+        there = a_gang(shape) if left else None
+        running = asyncio.create_task(Workers().run(attempt, Place(shape, there)))
+        if there is not None:
+            assert await asks(there, 0) == (1, attempt)
+            log.append("the gang that was there")
+            asks(there, 0, 1)
+        await asyncio.wait({running})
+        assert (running.exception() is not None) == (ran == "a new gang")
+
+    play(scene)
+    assert log == [ran]

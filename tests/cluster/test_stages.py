@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +14,12 @@ import ray
 
 from cluster.stage_runs import StageFailed
 from cluster.stages_handle import StagesHandle
-from tests.cluster.conftest import Executions
+from tests.cluster.conftest import Start, until
 from tests.toy import toy_execution
 from trainables.stage import Stage
-from trainables.stage_store import LEASE_SECONDS, StageStore
+from trainables.stage_store import LEASE_SECONDS
 
 pytestmark = pytest.mark.usefixtures("two_cpus")
-Start = Callable[..., StagesHandle]
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Any:
-    handles = []
-
-    def start(**executions: Any) -> StagesHandle:
-        handles.append(StagesHandle(StageStore(tmp_path / "stages"), {}, Executions(**executions)))
-        return handles[-1]
-
-    yield start
-    for handle in handles:
-        handle.kill()
-    # What ran for it ends with it, and gives back what it held.
-    until(lambda: ray.available_resources().get("CPU") == 2, seconds=40)
 
 
 def stage(kind: str = "mae", *, inputs: dict[str, Stage] | None = None, **settings: Any) -> Stage:
@@ -67,13 +50,6 @@ def steps(stages: StagesHandle, wanted: Stage) -> list[int]:
 def worker_pid(stages: StagesHandle, wanted: Stage) -> int:
     lines = (stages.store.root / "log").read_text().splitlines()
     return next(int(line.split()[3]) for line in lines if line.startswith(wanted.identity))
-
-
-def until(true: Callable[[], Any], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "waited for too long"
-        time.sleep(0.05)
 
 
 @ray.remote(num_cpus=0)

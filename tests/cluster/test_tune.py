@@ -19,6 +19,7 @@ from tests.toy import toy_data, toy_trial
 from trainables.stage_store import StageStore
 
 pytestmark = pytest.mark.usefixtures("two_cpus")
+SECONDS = 150  # that the trials of a test may take
 UNLUCKY = 13  # the stand-in for init fails with this seed
 
 
@@ -84,8 +85,17 @@ def run(study: Script, stages: StagesHandle, **settings: Any) -> None:
     arguments = {"concurrent": 1, "early_stopping": None, **settings}
     sources = ["synthetic", "scenes"]
     scratch = stages.store.root.parent / "tune"
-    run_trials(study, stages, sources=sources, scratch=scratch, **arguments)
+    signal.signal(signal.SIGALRM, _too_long)
+    signal.alarm(SECONDS)
+    try:
+        run_trials(study, stages, sources=sources, scratch=scratch, **arguments)
+    finally:
+        signal.alarm(0)
     assert not scratch.exists()
+
+
+def _too_long(*_: Any) -> None:
+    raise TimeoutError("the trials keep each other from their end")
 
 
 def test_a_failed_trial_is_told_with_its_reason_and_the_sweep_goes_on(
