@@ -90,8 +90,9 @@ def _learnt_from(summary: Mapping[str, Any], trial: TrialConfig) -> list[str]:
     if sources:
         lines += [
             "",
-            f"Licences: those of {', '.join(sources)} apply. The sweep does not record them: look "
-            "them up before these weights are passed on.",
+            "Licences of the sources apply; look those up that the catalog did not state:",
+            "",
+            *(f"- {name}: {summary['licences'].get(name, 'not stated')}" for name in sources),
         ]
     lines += ["", "Content hashes of all datasets of the sweep, those it was scored on included:"]
     lines += ["", *(f"- {name}: `{value}`" for name, value in summary["data"].items()), ""]

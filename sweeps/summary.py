@@ -120,6 +120,7 @@ def make_summary(
         "cost": _cost(paid),
         "allow_real_humans": sweep.settings.allow_real_humans,
         "data": {name: dataset.content_hash for name, dataset in sorted(data.items())},
+        "licences": {name: each.licence for name, each in sorted(data.items()) if each.licence},
     }
     if best is not None:
         stages = trial_stages(search.config(best), data)

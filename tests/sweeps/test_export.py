@@ -55,6 +55,7 @@ def finished_sweep(folder: Path, trial: TrialConfig, **summary: Any) -> Trunk:
         "trials": [{"number": 1}, {"number": 3, **scored}],
         "allow_real_humans": False,
         "data": {"low": "10e", "scenes": "5ce7e5", "synthetic": "5e7e71c"},
+        "licences": {"scenes": "CC BY 4.0"},
         **summary,
     }
     (folder / "summary.json").write_text(json.dumps(content))
@@ -156,7 +157,7 @@ def test_the_card_tells_what_it_learnt_from_how_it_was_made_and_how_well_it_did(
         "| score | 50.0 | 25.0 |",
     ):
         assert line in card.splitlines(), line
-    assert "Licences: those of scenes, synthetic apply." in card
+    assert "- scenes: CC BY 4.0\n- synthetic: not stated\n" in card
     settings = re.search(r"```json\n(.*?)```", card, flags=re.S)
     assert settings is not None
     assert json.loads(settings[1]) == trial.model_dump(mode="json")
