@@ -9,6 +9,7 @@ import pytest
 
 from search_spaces.space import load_space
 from sweeps.checks import (
+    check_comparable,
     check_models,
     check_sources,
     check_space,
@@ -54,6 +55,22 @@ def test_a_real_source_that_only_a_point_or_the_space_names_is_refused_too(tmp_p
     endpoints = [{"mixture.shares": {"scenes": 1}}, {"mixture.shares": {"kinetics": 1}}]
     with pytest.raises(ValueError, match="'kinetics' is declared"):
         check(tmp_path, real("kinetics"), trial__average__endpoints=endpoints)
+
+
+def test_a_trial_that_is_scored_otherwise_is_refused(tmp_path: Path) -> None:
+    def check_points(space: dict[str, Any], *points: dict[str, Any]) -> None:
+        named = [{"name": "p", "set": point} for point in points]
+        sweep = Sweep(write_toy_sweep(tmp_path, space, search__points=named), {})
+        check_comparable(sweep, load_space(sweep.space_file))
+
+    check_points(SPACE, {"downstream": ["low"], "mae.epochs": 2})
+    with pytest.raises(ValueError, match="search.points 'p': downstream is another"):
+        check_points(SPACE, {"downstream": ["high"]})
+    with pytest.raises(ValueError, match="search.points 'p': score is another"):
+        check_points(SPACE, {"score.combine": "min"})
+    combine = {"parameters": {"score.combine": {"type": "choice", "values": ["mean", "min"]}}}
+    with pytest.raises(ValueError, match=r"space\.yaml: score is another"):
+        check_points(combine)
 
 
 @pytest.mark.parametrize(
