@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.toy import TRIAL, toy_trial
+from sweeps.sweep import SweepSettings
+from tests.toy import TRIAL, toy_sweep_data, toy_trial
 from trainables.config import TrialConfig
 from trainables.settings import check_setting, load_yaml, parse, with_overrides
 
@@ -57,6 +58,13 @@ CONVOLUTIONAL = {"model": {"name": "s3d", "vit": None}, "mae__epochs": 0}
 def test_settings_that_contradict_each_other_are_refused(overrides, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         toy_trial(**overrides)
+
+
+def test_a_contradiction_is_told_without_all_the_settings_around_it() -> None:
+    with pytest.raises(ValueError) as error:
+        sweep = toy_sweep_data(trial__clip__frames=5)
+        parse(SweepSettings, sweep, "")
+    assert str(error.value).endswith("choose an even number")
 
 
 def test_a_path_to_no_setting_is_named_with_the_nearest() -> None:
