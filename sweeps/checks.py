@@ -27,20 +27,24 @@ def sources_of(sweep: Sweep, space: Space) -> dict[str, str]:
     return sources
 
 
-def downstream_of(sweep: Sweep, space: Space) -> dict[str, str]:
-    """Every dataset that some trial is scored on -> where that trial comes from."""
-    named: dict[str, str] = {}
+def check_comparable(sweep: Sweep, space: Space) -> None:
+    """Raises ValueError where a trial is scored otherwise than the sweep's own."""
+    own = sweep.settings.trial
     for where, trial in _trials(sweep, space):
-        for name in trial.downstream:
-            named.setdefault(name, f"{where}.downstream" if where == "trial" else where)
-    return named
+        for key in ("downstream", "score"):
+            if getattr(trial, key) != getattr(own, key):
+                raise ValueError(
+                    f"{where}: {key} is another than the sweep's, so that its score could not be "
+                    f"compared; set trial.{key} for all, or make it a sweep of its own"
+                )
 
 
 def _trials(sweep: Sweep, space: Space) -> Iterator[tuple[str, TrialConfig]]:
     """The trial of the sweep file, its points and the edges of its space, and where each is."""
     yield "trial", sweep.settings.trial
     for point in sweep.points:
-        yield f"search.points {point.name!r}", sweep.trial_with(point.set, point.name)
+        where = f"search.points {point.name!r}"
+        yield where, sweep.trial_with(point.set, where)
     file = sweep.settings.search.space or ""
     for values in edges(space):
         yield file, sweep.trial_with(values, file)

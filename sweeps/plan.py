@@ -37,7 +37,7 @@ class Plan:
     stages: list[PlannedStage]  # in an order in which they can run
     known_trials: dict[int, str]
     to_suggest: int  # trials that the sampler will add
-    trial_clips: int  # clips that training a trial of the sweep's own settings alone would take
+    trial_clips: int  # of the longest known trial, if it were alone
     budget_neutral: bool
 
     @property
@@ -214,8 +214,8 @@ def plan_lines(plan: Plan) -> list[str]:
     ]
     if plan.to_suggest:
         lines.append(
-            f"{plan.to_suggest} more trials will be suggested from the scores; "
-            f"one takes at most {plan.trial_clips:,} clips."
+            f"{plan.to_suggest} more trials will be suggested from the scores; the longest "
+            f"known one takes {plan.trial_clips:,} clips, one with more endpoints or epochs more."
         )
     if to_do := price(plan):
         lines.append(to_do)
@@ -234,7 +234,11 @@ def price(plan: Plan) -> str | None:
         return None
     timed = sum(planned.seconds for planned in missing if planned.seconds is not None)
     untimed = sorted({planned.stage.kind for planned in missing if planned.seconds is None})
-    parts = [f"about {duration(timed)} of device time, by stages timed earlier"] if timed else []
+    parts = (
+        [f"about {duration(timed)} of device time, by the stages timed here and the rates given"]
+        if timed
+        else []
+    )
     if untimed:
         parts.append(f"{' and '.join(untimed)} not timed yet")
     clips = sum(planned.clips for planned in missing)

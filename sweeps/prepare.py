@@ -15,12 +15,12 @@ from rich.markup import escape
 
 from search_spaces.space import Space, load_space
 from sweeps.checks import (
+    check_comparable,
     check_models,
     check_names,
     check_sources,
     check_space,
     check_storage,
-    downstream_of,
     sources_of,
     within_cap,
 )
@@ -62,10 +62,11 @@ def prepare(sweep: Sweep, console: Console, *, dry_run: bool) -> Prepared:
     space = Space({}) if sweep.space_file is None else load_space(sweep.space_file)
     check_space(sweep, space)
     check_models(sweep, space)
+    check_comparable(sweep, space)
     if not dry_run:
         check_storage(sweep.folder)
     sources = sources_of(sweep, space)
-    named = downstream_of(sweep, space) | sources
+    named = dict.fromkeys(settings.trial.downstream, "trial.downstream") | sources
     data = _datasets(sweep, named, console, dry_run=dry_run)
     check_sources(sweep, sources, data)
     sizes = {source: len(data[source].split("train")) for source in sources}

@@ -113,6 +113,15 @@ class SweepSettings(Settings):
     execution: ExecutionSettings
     tracking: TrackingSettings
 
+    @model_validator(mode="after")
+    def _stops_by_something(self) -> Self:
+        if self.search.early_stopping is not None and not self.trial.align.heldout_clips:
+            raise ValueError(
+                "search.early_stopping goes by held-out accuracy, but trial.align.heldout_clips is "
+                "0; raise it, or set early_stopping: null"
+            )
+        return self
+
 
 # What a continued sweep may change: it decides no trial's result.
 MAY_CHANGE = (

@@ -47,6 +47,14 @@ class DecoderSettings(Settings):
     depth: Positive
     heads: Positive
 
+    @model_validator(mode="after")
+    def _whole_heads(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(
+                f"width {self.width} is not a multiple of heads {self.heads}; choose one that is"
+            )
+        return self
+
 
 class MaeSettings(Settings):
     """Stage 1. `epochs: 0` skips it, as `mae: null` does."""
@@ -125,7 +133,7 @@ class AverageSettings(Settings):
 class ProbeSettings(Settings):
     """Multinomial logistic regression on frozen features; l2 is chosen on the selection split."""
 
-    l2_grid: Annotated[tuple[float, ...], AsTuple, Field(min_length=1)]
+    l2_grid: Annotated[tuple[Annotated[float, Field(gt=0)], ...], AsTuple, Field(min_length=1)]
     neighbours: Positive  # of the k-NN accuracy that comes with it
     max_unreadable: Fraction
 

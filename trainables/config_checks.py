@@ -46,6 +46,22 @@ def check_trial(trial: TrialConfig) -> None:
                 f"{where}.optimizer.batch_size {stage.optimizer.batch_size} is no multiple of "
                 f"{where}.views_per_clip {stage.views_per_clip}; choose one that is"
             )
+        if (
+            stage is not None
+            and stage.epochs
+            and isinstance(stage.clips_per_epoch, int)
+            and stage.clips_per_epoch < stage.optimizer.batch_size
+        ):
+            raise ValueError(
+                f"{where}.clips_per_epoch {stage.clips_per_epoch} is less than "
+                f"{where}.optimizer.batch_size {stage.optimizer.batch_size}; raise the one or "
+                "lower the other"
+            )
+    if trial.augmented_probe is not None and trial.augmented_probe.drop_path:
+        raise ValueError(
+            f"augmented_probe.drop_path {trial.augmented_probe.drop_path:g} would do nothing, for "
+            "the trunk is frozen and in evaluation; set it to 0.0"
+        )
     if len(set(trial.downstream)) != len(trial.downstream):
         raise ValueError(f"downstream {list(trial.downstream)} names a dataset twice")
     _check_average(trial)

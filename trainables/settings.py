@@ -44,6 +44,8 @@ def _explain(kind: type[BaseModel], detail: Any, where: str) -> str:
     message = detail["msg"].removeprefix("Value error, ")
     if not location:
         return f"{where}: {message}" if where else message
+    if isinstance(detail["input"], dict):  # a section whole: the message says what is wrong in it
+        return f"{key}: {message}"
     return f"{key}: {message[0].lower()}{message[1:]}, got {detail['input']!r}"
 
 

@@ -72,6 +72,10 @@ def _pretraining(
         name: size for name, size in mixture["resample"].items() if exact.get(name)
     }
     del mixture["max_repetition"]  # a limit on what may be asked, not on how it runs
+    if len(exact) == 1:  # of one source, batches and heads of every kind are the same
+        mixture["granularity"] = "clip"
+        if kind == "align":
+            described["head"] = "per_source"
     if settings.clips_per_epoch == "sum_of_sources":
         described["clips_per_epoch"] = sum(sizes[name] for name, share in exact.items() if share)
     return Stage(

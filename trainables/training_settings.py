@@ -5,6 +5,7 @@ Settings have no hidden defaults: the sweep file shows the whole experiment.
 
 from __future__ import annotations
 
+import math
 from decimal import Decimal
 from typing import Annotated, Literal, Self
 
@@ -18,6 +19,8 @@ NonNegative = Annotated[int, Field(ge=0)]
 # YAML has lists only; strict pydantic wants the tuple itself.
 AsTuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
 Range = Annotated[tuple[float, float], AsTuple]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Betas = Annotated[tuple[Beta, Beta], AsTuple]
 
 VITS = ("vit_tiny", "vit_small", "vit_base", "vit_large")
 CONV3D = ("r2plus1d_18", "r3d_18", "mc3_18", "s3d")  # torchvision's
@@ -77,6 +80,15 @@ class AugmentSettings(Settings):
     rand_augment: RandAugmentSettings | None
     erasing: Fraction  # probability of one erased box, the same in all frames
 
+    @model_validator(mode="after")
+    def _crops(self) -> Self:
+        for name, most in (("crop_scale", 1.0), ("crop_ratio", math.inf)):
+            low, high = getattr(self, name)
+            if not 0 < low <= high <= most:
+                rule = "0 < low <= high" + (" <= 1" if most == 1 else "")
+                raise ValueError(f"{name} is [{low:g}, {high:g}]; it must be [low, high], {rule}")
+        return self
+
 
 class MixupSettings(Settings):
     """Mixup or cutmix of pairs of clips, one coefficient a batch; an alpha of 0 leaves one out."""
@@ -101,7 +113,7 @@ class OptimizerSettings(Settings):
     """Linear warm-up from lr_start to lr_peak, then the schedule to lr_end."""
 
     algorithm: Literal["adamw", "sgd"]
-    betas: Range | None  # adamw's; null for sgd
+    betas: Betas | None  # adamw's; null for sgd
     momentum: Fraction | None  # sgd's; null for adamw
     batch_size: Positive  # global: all workers and accumulation steps together
     lr_schedule: Literal["cosine", "cosine_as_released"]  # as released: from half the peak (PPMA)

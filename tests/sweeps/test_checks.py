@@ -9,6 +9,7 @@ import pytest
 
 from search_spaces.space import load_space
 from sweeps.checks import (
+    check_comparable,
     check_models,
     check_sources,
     check_space,
@@ -56,6 +57,22 @@ def test_a_real_source_that_only_a_point_or_the_space_names_is_refused_too(tmp_p
         check(tmp_path, real("kinetics"), trial__average__endpoints=endpoints)
 
 
+def test_a_trial_that_is_scored_otherwise_is_refused(tmp_path: Path) -> None:
+    def check_points(space: dict[str, Any], *points: dict[str, Any]) -> None:
+        named = [{"name": "p", "set": point} for point in points]
+        sweep = Sweep(write_toy_sweep(tmp_path, space, search__points=named), {})
+        check_comparable(sweep, load_space(sweep.space_file))
+
+    check_points(SPACE, {"downstream": ["low"], "mae.epochs": 2})
+    with pytest.raises(ValueError, match="search.points 'p': downstream is another"):
+        check_points(SPACE, {"downstream": ["high"]})
+    with pytest.raises(ValueError, match="search.points 'p': score is another"):
+        check_points(SPACE, {"score.combine": "min"})
+    combine = {"parameters": {"score.combine": {"type": "choice", "values": ["mean", "min"]}}}
+    with pytest.raises(ValueError, match=r"space\.yaml: score is another"):
+        check_points(combine)
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
@@ -70,11 +87,30 @@ def test_a_real_source_that_only_a_point_or_the_space_names_is_refused_too(tmp_p
         ({"search__sampler": "tp"}, "search.sampler"),
         ({"serch": {}}, "serch: unknown key; did you mean 'search'"),
         ({"name": "a/b"}, "name"),
+        (
+            {"search__early_stopping": {"grace_epochs": 1, "reduction_factor": 2}},
+            "early_stopping goes by held-out accuracy.*heldout_clips is 0",
+        ),
     ],
 )
 def test_a_mistake_in_the_sweep_file_is_named(tmp_path: Path, overrides, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         check(tmp_path, **overrides)
+
+
+def test_random_weights_are_a_baseline_beside_weights_that_bring_their_positions(
+    tmp_path: Path,
+) -> None:
+    trial = {
+        "trial__start": {"weights": "timm", "path": "vit.safetensors"},
+        "trial__model__vit": {"patch_size": 16, "tubelet": "linear", "positions": "imported"},
+    }
+    path = write_toy_sweep(tmp_path, allow_real_humans=True, **trial)
+    sweep = Sweep(path, {})
+    space = load_space(sweep.space_file)
+    random, *others = given_trials(sweep, space, {"synthetic": 16, "scenes": 8})
+    assert sweep.trial_with(random.values, "random").start.weights == "random"
+    assert all(sweep.trial_with(o.values, "o").start.weights == "timm" for o in others)
 
 
 def test_a_space_that_names_no_setting_or_an_impossible_value_is_refused(tmp_path: Path) -> None:

@@ -49,11 +49,11 @@ def test_only_the_datasets_that_the_sweep_names_are_read(tmp_path: Path) -> None
     assert set(ready.resolved["data"]) == {"synthetic", "scenes", "low"}
 
 
-def test_a_dataset_that_only_a_point_is_scored_on_is_read(tmp_path: Path) -> None:
+def test_a_point_that_is_scored_elsewhere_is_refused(tmp_path: Path) -> None:
     other = "  other: {clips: low.csv, root: low, humans: real}\n"
     point = {"name": "elsewhere", "set": {"downstream": ["other"]}}
-    ready, _ = prepared(tmp_path, other + UNUSED, search__points=[point])
-    assert "other" in ready.data
+    with pytest.raises(ValueError, match="'elsewhere': downstream is another than the sweep's"):
+        prepared(tmp_path, other + UNUSED, search__points=[point])
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.toy import TRIAL, toy_trial
+from sweeps.sweep import SweepSettings
+from tests.toy import AUGMENT, OPTIMIZER, TRIAL, toy_sweep_data, toy_trial
 from trainables.config import TrialConfig
 from trainables.settings import check_setting, load_yaml, parse, with_overrides
 
@@ -26,6 +27,15 @@ def test_every_mistake_is_listed_at_once() -> None:
     assert all(key in str(error.value) for key in ("align.epochs", "mae.mask_ratio", "clip.frames"))
 
 
+FINETUNE = {
+    "epochs": 1,
+    "drop_path": 0.0,
+    "label_smoothing": 0.0,
+    "max_unreadable": 0.0,
+    "augment": AUGMENT,
+    "mixup": None,
+    "optimizer": OPTIMIZER,
+}
 CONVOLUTIONAL = {"model": {"name": "s3d", "vit": None}, "mae__epochs": 0}
 
 
@@ -36,6 +46,15 @@ CONVOLUTIONAL = {"model": {"name": "s3d", "vit": None}, "mae__epochs": 0}
         ({"clip__frames": 5}, "even"),
         ({"score__use": "finetune"}, "finetune is null"),
         ({"downstream": ["low", "low"]}, "twice"),
+        ({"align__clips_per_epoch": 3}, "align.clips_per_epoch 3 is less than .*batch_size 4"),
+        ({"mae__optimizer__batch_size": 9}, "mae.clips_per_epoch 8 is less than .*batch_size 9"),
+        ({"mae__decoder__width": 33}, "mae.decoder: width 33 is not a multiple of heads 2"),
+        ({"align__augment__crop_scale": [1.0, 0.5]}, r"crop_scale is \[1, 0.5\]; it must be"),
+        ({"align__augment__crop_scale": [0.5, 1.5]}, "low <= high <= 1"),
+        ({"align__augment__crop_ratio": [0.0, 1.0]}, r"crop_ratio is \[0, 1\]"),
+        ({"align__optimizer__betas": [0.9, 1.0]}, "optimizer.betas.1: .*less than 1"),
+        ({"probe__l2_grid": [1.0, 0.0]}, "probe.l2_grid.1: .*greater than 0"),
+        ({"augmented_probe": {**FINETUNE, "drop_path": 0.1}}, "drop_path 0.1 would do nothing"),
         ({**CONVOLUTIONAL, "mae__epochs": 1}, "'s3d' cannot be a masked autoencoder"),
         (
             {**CONVOLUTIONAL, "align__optimizer__layer_decay": 0.75},
@@ -57,6 +76,13 @@ CONVOLUTIONAL = {"model": {"name": "s3d", "vit": None}, "mae__epochs": 0}
 def test_settings_that_contradict_each_other_are_refused(overrides, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         toy_trial(**overrides)
+
+
+def test_a_contradiction_is_told_without_all_the_settings_around_it() -> None:
+    with pytest.raises(ValueError) as error:
+        sweep = toy_sweep_data(trial__clip__frames=5)
+        parse(SweepSettings, sweep, "")
+    assert str(error.value).endswith("choose an even number")
 
 
 def test_a_path_to_no_setting_is_named_with_the_nearest() -> None:

@@ -45,6 +45,20 @@ def test_shares_written_differently_are_the_same_stage() -> None:
     assert len(found) == 1
 
 
+def test_what_only_a_mix_can_tell_apart_is_one_stage_where_there_is_one_source() -> None:
+    kinds = [
+        {"align__head": head, "align__mixture__granularity": granularity}
+        for head in ("union", "per_source", "by_index")
+        for granularity in ("clip", "batch")
+    ]
+    alone, mixed = {"scenes": 1, "synthetic": 0}, {"scenes": 0.5, "synthetic": 0.5}
+    for shares, stages in ((alone, 1), (mixed, len(kinds))):
+        found = {identity("align", align__mixture__shares=shares, **kind) for kind in kinds}
+        assert len(found) == stages
+    mae = {identity("mae", mae__mixture__granularity=kind) for kind in ("clip", "batch")}
+    assert len(mae) == 1
+
+
 def test_the_mix_changes_neither_clips_nor_steps() -> None:
     def budget(shares):
         stages = trial_stages(toy_trial(align__mixture__shares=shares), toy_data())

@@ -197,7 +197,7 @@ def check_labels(name: str, suite: str, rows: list[Row]) -> list[str]:
             f"{suite}, which are numbered 0 to {known.classes - 1}; correct train.csv and val.csv"
         )
     missing = [str(index) for index in sorted(set(range(known.classes)) - set(map(int, found)))]
-    if known.classes - len(missing) == known.occurring:
+    if not missing:
         return []
     return [
         f"dataset {name!r}: {known.classes - len(missing)} of the {known.classes} classes of "
