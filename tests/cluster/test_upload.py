@@ -16,7 +16,7 @@ MEBIBYTE = 2**20
 LEFT_OUT = (
     "runs/demo/trials/0000.json",
     "runs/stages/0123456789abcdef/weights-01234567.safetensors",
-    "runs-of-last-week/mlflow.db",
+    "runs-of-last-week/summary.json",
     "data/ucf101/v_Archery_g01_c01.avi",
     "mlruns/0/meta.yaml",
     "recommended.safetensors",
