@@ -11,6 +11,8 @@ import ray
 from trainables.config import Execution
 from trainables.stage import TRAINED, Stage
 
+DRIVER_SHARE = 0.001  # of the resource that marks nodes for drivers: 1 of it is for 1,000 of them
+
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
@@ -62,6 +64,23 @@ def what_is_short(stage: Stage, execution: Execution) -> str | None:
         f"for {room} (it has {there}); lower execution's workers, cpus_per_worker or "
         f"gpus_per_worker for {stage.kind}, or add nodes"
     )
+
+
+def driver_resources(name: str | None) -> dict[str, float]:
+    """What each process that only waits holds of the resource `name`, which says where it runs.
+
+    Raises:
+        ValueError: no node has it, and the autoscaler would start none.
+    """
+    if name is None:
+        return {}
+    there = {**ray.cluster_resources(), **(_autoscaling_limits() or {})}
+    if not there.get(name):
+        raise ValueError(
+            f"execution.driver_resource {name!r}: no node of the cluster has it; start those that "
+            f"stay with --resources='{{\"{name}\": 1}}', or set it to null"
+        )
+    return {name: DRIVER_SHARE}
 
 
 def _autoscaling_limits() -> dict[str, float] | None:

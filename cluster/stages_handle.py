@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster.resources import what_is_short
+from cluster.resources import driver_resources, what_is_short
 from cluster.stages import Stages
 from trainables.config import Execution
 from trainables.data.catalog import Dataset
@@ -31,17 +31,25 @@ class Executions(Protocol):
     def tasks(self) -> Execution: ...
     @property
     def attempts(self) -> int: ...
+    @property
+    def driver_resource(self) -> str | None: ...
 
 
 class StagesHandle:
-    """The `Stages` actor as others see it. It dies with the process that made the handle."""
+    """The `Stages` actor as others see it. It dies with the process that made the handle.
+
+    It runs where drivers do, else on the node of that process. Raises ValueError if no node is for
+    drivers.
+    """
 
     def __init__(
         self, store: StageStore, datasets: Mapping[str, Dataset], executions: Executions
     ) -> None:
         here = ray.get_runtime_context()
+        self.driver_resources = driver_resources(executions.driver_resource)
         actor = ray.remote(Stages).options(
             num_cpus=0,
+            resources=self.driver_resources,
             # What gives back a dead Train run's CPUs asks for this, or gives up where it finds
             # more than one Ray on the machine. All that the actor starts inherits it.
             runtime_env={"env_vars": {"RAY_ADDRESS": here.gcs_address}},
@@ -49,7 +57,9 @@ class StagesHandle:
             # All calls can be made again: what was finished is in the store.
             max_restarts=-1,
             max_task_retries=-1,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(here.get_node_id(), soft=False),
+            scheduling_strategy="DEFAULT"
+            if self.driver_resources
+            else NodeAffinitySchedulingStrategy(here.get_node_id(), soft=False),
         )
         self.store = StageStore(store.root.absolute())
         self._executions = {

@@ -30,7 +30,7 @@ from trainables.trial import TrialStages, trial_stages
 
 DRIVER_RESTARTS = 2  # of a trial whose waiting process died
 # No CPU, or waiting trials would keep stages from theirs. Tune wants something: a byte.
-DRIVER_RESOURCES = {"CPU": 0, "memory": 1}
+DRIVER = {"CPU": 0, "memory": 1}
 POLL_SECONDS = 0.5
 MOST_EPOCHS = 10**6  # ASHA wants a limit; a trial ends by itself
 
@@ -62,7 +62,7 @@ def run_trials(
     searcher = _StudySearcher(study, stages)
     trainable = tune.with_parameters(_trial, stages=stages, sources=[*sources])
     tuner = tune.Tuner(
-        tune.with_resources(trainable, DRIVER_RESOURCES),
+        tune.with_resources(trainable, {**DRIVER, **stages.driver_resources}),
         tune_config=tune.TuneConfig(
             num_samples=-1,
             search_alg=searcher,

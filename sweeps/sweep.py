@@ -83,6 +83,9 @@ class ExecutionSettings(Settings):
     finetune: Execution
     tasks: Execution
     attempts: Positive  # of a stage whose worker dies
+    # A custom resource of the nodes that stay (not spot): what only waits for training runs there,
+    # that is the trials' drivers, the `Stages` actor and Train's controllers. null: anywhere.
+    driver_resource: Annotated[str, Field(min_length=1)] | None
     # Clips a second of one device (mae, align, finetune, tasks), for a price before any was timed.
     clips_per_second: dict[str, Annotated[float, Field(gt=0)]] | None
 

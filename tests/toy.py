@@ -187,6 +187,7 @@ def toy_sweep_data(**overrides: Any) -> dict[str, Any]:
             "finetune": CPU,
             "tasks": CPU,
             "attempts": 3,
+            "driver_resource": None,
             "clips_per_second": None,
         },
         "tracking": {"uri": None},

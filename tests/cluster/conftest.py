@@ -33,6 +33,7 @@ class Executions:
     finetune: Execution = field(default_factory=lambda: toy_execution(workers=2))
     tasks: Execution = field(default_factory=toy_execution)
     attempts: int = 2
+    driver_resource: str | None = None
 
 
 Start = Callable[..., StagesHandle]
