@@ -47,8 +47,8 @@ def test_the_price_says_what_it_does_not_know(tmp_path: Path) -> None:
     )
     finish(trial_stages(toy_trial(), toy_data()).weights, StageStore(tmp_path))
     assert plan_lines(plan_of(tmp_path, a={"align__epochs": 4}))[-1] == (
-        "To do for the known trials: 52 clips; about 4 s of device time, as timed here or given; features "
-        "and mae not timed yet."
+        "To do for the known trials: 52 clips; about 4 s of device time, as timed here or given; "
+        "features and mae not timed yet."
     )
 
 
