@@ -234,11 +234,7 @@ def price(plan: Plan) -> str | None:
         return None
     timed = sum(planned.seconds for planned in missing if planned.seconds is not None)
     untimed = sorted({planned.stage.kind for planned in missing if planned.seconds is None})
-    parts = (
-        [f"about {duration(timed)} of device time, by the stages timed here and the rates given"]
-        if timed
-        else []
-    )
+    parts = [f"about {duration(timed)} of device time, as timed here or given"] if timed else []
     if untimed:
         parts.append(f"{' and '.join(untimed)} not timed yet")
     clips = sum(planned.clips for planned in missing)
