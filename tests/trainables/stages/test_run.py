@@ -212,9 +212,7 @@ def test_an_epoch_shorter_than_a_batch_is_refused(
     datasets: dict[str, Dataset], store: StageStore
 ) -> None:
     few = {"align__clips_per_epoch": "sum_of_sources", "align__optimizer__batch_size": 4096}
-    with pytest.raises(
-        ValueError, match=r"clips_per_epoch \d+ is less than optimizer.batch_size 4"
-    ):
+    with pytest.raises(ValueError, match="is less than optimizer.batch_size 4096"):
         run_trial(store, datasets, mae__epochs=0, **few)
 
 
