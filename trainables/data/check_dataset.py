@@ -40,6 +40,8 @@ def main(argv: list[str] | None = None) -> int:
     console = Console(highlight=False)
     try:
         datasets = load_catalog(arguments.catalog, arguments.names)
+        if arguments.report is not None:
+            _check_writable(arguments.report)  # before hours are spent on what it shall hold
     except ValueError as error:
         console.print(f"[red bold]error:[/red bold] {escape(str(error))}", soft_wrap=True)
         return 2
@@ -115,6 +117,13 @@ def _summary(dataset: Dataset, checked: int, wrong: list[Found], console: Consol
 
 def _under(root: Path, path: Path) -> str:
     return str(path.relative_to(root))
+
+
+def _check_writable(path: Path) -> None:
+    try:
+        path.open("a").close()
+    except OSError as error:
+        raise ValueError(f"--report {path}: cannot be written ({error.strerror})") from None
 
 
 def _write_report(path: Path, found: list[Found]) -> None:

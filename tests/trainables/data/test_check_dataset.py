@@ -168,3 +168,13 @@ def test_help_tells_the_problems_and_the_exit_status(capsys: pytest.CaptureFixtu
     shown = capsys.readouterr().out
     for words in ("missing", "unreadable", "short", "exit status: 0", "--report FILE", "examples:"):
         assert words in shown
+
+
+def test_a_report_that_cannot_be_written_is_told_before_any_clip_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    catalog = write_dataset(tmp_path, ["gone.mp4"])
+    report = tmp_path / "nowhere" / "report.csv"
+    assert main([str(catalog), "set", *options(report=report)]) == 2
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "cannot be written (No such file or directory)" in printed and "clips" not in printed
