@@ -10,10 +10,11 @@ from search_spaces.space import Space, check_paths
 from sweeps.given import GivenTrial
 from sweeps.plan import excess_repetition
 from sweeps.sweep import Sweep
-from trainables.config import TrialConfig
+from trainables.config import AlignSettings, FinetuneSettings, MaeSettings, TrialConfig
 from trainables.data.catalog import Dataset, require_splits
 from trainables.data.mixture import exact_shares
 from trainables.settings import nearest
+from trainables.training_data import check_parts, pairing_of
 from trainables.training_settings import TSN, Share
 
 
@@ -70,6 +71,26 @@ def check_sources(sweep: Sweep, sources: Mapping[str, str], data: Mapping[str, D
     check_names(dict.fromkeys(sweep.settings.trial.downstream, "trial.downstream"), data)
     for name in sweep.settings.trial.downstream:
         require_splits(data[name], ("train", "selection", "report"))
+
+
+def check_execution(sweep: Sweep, space: Space) -> None:
+    """Raises ValueError where a stage's batches cannot be divided as `execution` says."""
+    execution = sweep.settings.execution
+    for where, trial in _trials(sweep, space):
+        ends = [trial.endpoint(index) for index in range(len(trial.average.endpoints))]
+        trained: list[tuple[str, MaeSettings | AlignSettings | FinetuneSettings | None]]
+        trained = [("mae", trial.mae), *(("align", each) for each in (trial.align, *ends))]
+        trained += [("finetune", trial.augmented_probe), ("finetune", trial.finetune)]
+        for kind, settings in trained:
+            if settings is None or not settings.epochs:
+                continue
+            runs = getattr(execution, kind)
+            pairing = None if isinstance(settings, MaeSettings) else pairing_of(settings.mixup)
+            try:
+                batch_size = settings.optimizer.batch_size
+                check_parts(batch_size, pairing, runs.per_device_batch, runs.workers)
+            except ValueError as error:
+                raise ValueError(f"{where}, execution.{kind}: {error}") from None
 
 
 def check_models(sweep: Sweep, space: Space) -> None:

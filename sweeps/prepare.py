@@ -16,6 +16,7 @@ from rich.markup import escape
 from search_spaces.space import Space, load_space
 from sweeps.checks import (
     check_comparable,
+    check_execution,
     check_models,
     check_names,
     check_sources,
@@ -63,6 +64,7 @@ def prepare(sweep: Sweep, console: Console, *, dry_run: bool) -> Prepared:
     check_space(sweep, space)
     check_models(sweep, space)
     check_comparable(sweep, space)
+    check_execution(sweep, space)
     if not dry_run:
         check_storage(sweep.folder)
     sources = sources_of(sweep, space)

@@ -80,7 +80,7 @@ def mixed_data(
 
     Raises:
         ValueError: an epoch shorter than a batch; a batch that does not hold all views of its
-            clips; see `_check_parts`.
+            clips; see `check_parts`.
     """
     assert isinstance(settings.clips_per_epoch, int), "resolved when the stage was described"
     batch_size = settings.optimizer.batch_size
@@ -89,8 +89,8 @@ def mixed_data(
             f"clips_per_epoch {settings.clips_per_epoch} is less than optimizer.batch_size "
             f"{batch_size}; raise the one or lower the other"
         )
-    pairing = _pairing(settings.mixup) if isinstance(settings, AlignSettings) else None
-    _check_parts(batch_size, run.execution.per_device_batch, pairing)
+    pairing = pairing_of(settings.mixup) if isinstance(settings, AlignSettings) else None
+    check_parts(batch_size, pairing, run.execution.per_device_batch, world_size())
     steps_per_epoch = settings.clips_per_epoch // batch_size
     shares = settings.mixture.shares
     mixture = Mixture(
@@ -120,8 +120,8 @@ def downstream_data(
 ) -> TrainingData:
     """The training split of one dataset; an epoch is its whole batches, one at the least."""
     clips, batch_size = len(dataset.split("train")), settings.optimizer.batch_size
-    pairing = _pairing(settings.mixup)
-    _check_parts(batch_size, run.execution.per_device_batch, pairing)
+    pairing = pairing_of(settings.mixup)
+    check_parts(batch_size, pairing, run.execution.per_device_batch, world_size())
     steps_per_epoch = max(1, clips // batch_size)
     mixture = Mixture(
         sizes={dataset.name: clips},
@@ -143,18 +143,20 @@ def downstream_data(
     )
 
 
-def _pairing(mixup: MixupSettings | None) -> Pairing:
+def pairing_of(mixup: MixupSettings | None) -> Pairing:
     if mixup is None:
         return None
     return "across_sources" if mixup.across_sources else "within_source"
 
 
-def _check_parts(batch_size: int, per_device_batch: int | None, pairing: Pairing) -> None:
+def check_parts(
+    batch_size: int, pairing: Pairing, per_device_batch: int | None, workers: int
+) -> None:
     """Raises ValueError where a process would get nothing, or pairs would be cut."""
     unit, what = (1, "clip") if pairing is None else (2, "pair of clips to mix")
-    if batch_size // unit < world_size():
+    if batch_size // unit < workers:
         raise ValueError(
-            f"optimizer.batch_size {batch_size} gives {world_size()} workers no {what} each; "
+            f"optimizer.batch_size {batch_size} gives {workers} workers no {what} each; "
             "lower execution.workers or raise batch_size"
         )
     if per_device_batch is not None and per_device_batch % unit:

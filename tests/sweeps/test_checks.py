@@ -10,6 +10,7 @@ import pytest
 from search_spaces.space import load_space
 from sweeps.checks import (
     check_comparable,
+    check_execution,
     check_models,
     check_sources,
     check_space,
@@ -19,7 +20,7 @@ from sweeps.checks import (
 )
 from sweeps.given import given_trials
 from sweeps.sweep import Sweep, parse_assignments, storage_folder
-from tests.toy import MIXTURE, SPACE, toy_data, toy_dataset, write_toy_sweep
+from tests.toy import MIXTURE, MIXUP, SPACE, toy_data, toy_dataset, write_toy_sweep
 
 
 def check(folder: Path, data=None, space: dict[str, Any] = SPACE, **overrides: Any) -> None:
@@ -96,6 +97,24 @@ def test_a_trial_that_is_scored_otherwise_is_refused(tmp_path: Path) -> None:
 def test_a_mistake_in_the_sweep_file_is_named(tmp_path: Path, overrides, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         check(tmp_path, **overrides)
+
+
+def test_batches_that_cannot_be_divided_are_refused_before_stage_1_is_paid_for(
+    tmp_path: Path,
+) -> None:
+    def check(**overrides: Any) -> None:
+        sweep = Sweep(write_toy_sweep(tmp_path, **overrides), {})
+        check_execution(sweep, load_space(sweep.space_file))
+
+    check(execution__align__per_device_batch=3, execution__mae__workers=4)
+    with pytest.raises(ValueError, match=r"trial, execution.mae: .*batch_size 4 gives 5 workers"):
+        check(execution__mae__workers=5)
+    check(execution__mae__workers=5, trial__mae__epochs=0)
+    with pytest.raises(ValueError, match=r"execution.align: .*per_device_batch 3 is odd"):
+        check(execution__align__per_device_batch=3, trial__align__mixup=MIXUP)
+    point = {"name": "p", "set": {"align.optimizer.batch_size": 2}}
+    with pytest.raises(ValueError, match=r"'p', execution.align: .*gives 3 workers"):
+        check(execution__align__workers=3, search__points=[point])
 
 
 def test_random_weights_are_a_baseline_beside_weights_that_bring_their_positions(
