@@ -10,15 +10,22 @@ from tests.trainables.stages.test_run import FINETUNE
 from tests.trainables.toy_videos import run_chain, weights_of
 from trainables.data.catalog import Dataset
 from trainables.stage import Stage
+from trainables.stage_descriptions import trained_on_downstream
 from trainables.stage_store import StageStore
 from trainables.trial import trial_stages
 
 
 def trained_on_low(kind: str, datasets: dict[str, Dataset], drop_path: float) -> Stage:
+    """The stage that trains from random weights on the downstream dataset.
+
+    Made past TrialConfig, which refuses a drop path that a frozen trunk would not have.
+    """
     settings = {**FINETUNE, "drop_path": drop_path}
-    """The stage that trains from random weights on the downstream dataset."""
-    trial = toy_trial(mae__epochs=0, align__epochs=0, **{kind: settings})
-    return trial_stages(trial, datasets).results[kind]["low"].inputs["model"]
+    trial = toy_trial(mae__epochs=0, align__epochs=0, finetune=settings)
+    assert trial.finetune is not None
+    weights, low = trial_stages(trial, datasets).weights, datasets["low"]
+    scored = trained_on_downstream(kind, trial, trial.finetune, low, weights, "selection")
+    return scored.inputs["model"]
 
 
 def test_fine_tuning_trains_the_trunk_and_an_augmented_probe_the_head_alone(
