@@ -6,9 +6,12 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+
+from trainables.stage import CODE_VERSIONS, executed_as
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("trainables", "search_spaces", "cluster", "sweeps")
@@ -33,6 +36,7 @@ ONLY_HERE = {
     "torchvision": {"trainables/models/timm_models.py"},
 }
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+SETTINGS = ("trainables/config.py", "trainables/training_settings.py", "sweeps/sweep.py")
 
 
 def imported(path: Path) -> set[str]:
@@ -60,6 +64,10 @@ def test_few_files_know_the_library(library: str) -> None:
     assert users, f"no file imports {library}: the rule guards nothing"
 
 
+def test_what_is_exported_for_transformers_is_written_without_it() -> None:
+    assert not {str(path.relative_to(ROOT)) for path in FILES if "transformers" in imported(path)}
+
+
 def test_planning_needs_neither_torch_nor_ray_nor_decord() -> None:
     code = (
         "import sys, sweeps.sweep, sweeps.plan, sweeps.search, trainables.trial\n"
@@ -82,9 +90,10 @@ def test_the_readmes_map_names_every_file_and_only_files() -> None:
             named.add(f"{folder}{name}" if line.startswith(" ") else name)
     for name in named:
         assert (ROOT / name).exists(), f"the README's map names {name}, which is not there"
+    more = ("benchmarks/*.py", "sweeps/*.yaml", "search_spaces/*.yaml", "docs/*.md")
     ours = {
         str(path.relative_to(ROOT))
-        for path in [*FILES, *(ROOT / "benchmarks").glob("*.py")]
+        for path in [*FILES, *(path for kind in more for path in ROOT.glob(kind))]
         if path.name != "__init__.py"
     }
     assert ours <= named, f"the README's map leaves out {sorted(ours - named)}"
@@ -96,9 +105,9 @@ def test_no_file_holds_two_roles() -> None:
 
 
 def test_every_package_is_installed() -> None:
-    listed = set(re.findall(r'^    "([\w.]+)",$', (ROOT / "pyproject.toml").read_text(), re.M))
-    there = {".".join(p.parent.relative_to(ROOT).parts) for p in FILES if p.name == "__init__.py"}
-    assert there <= listed
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    there = {".".join(path.parent.relative_to(ROOT).parts) for path in FILES}
+    assert set(project["tool"]["setuptools"]["packages"]) == there
 
 
 def test_each_of_the_ten_rules_names_tests_that_exist() -> None:
@@ -113,3 +122,44 @@ def test_each_of_the_ten_rules_names_tests_that_exist() -> None:
     for number, rule in enumerate(rules, start=1):
         named = set(re.findall(r"`(test_\w+)`", rule))
         assert named and named <= defined, f"rule {number}: {sorted(named - defined)} do not exist"
+
+
+def read_in(tree: ast.AST) -> set[str]:
+    """Names that the code reads as an attribute, or as a string key with `[...]` or `.get`."""
+    names = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(attr=name, ctx=ast.Load()):
+                names.add(name)
+            case ast.Subscript(slice=ast.Constant(value=str(name)), ctx=ast.Load()):
+                names.add(name)
+            case ast.Call(func=ast.Attribute(attr="get"), args=[ast.Constant(value=str(name)), *_]):
+                names.add(name)
+    return names
+
+
+def is_settings(node: ast.AST) -> bool:
+    return isinstance(node, ast.ClassDef) and any(
+        isinstance(base, ast.Name) and base.id == "Settings" for base in node.bases
+    )
+
+
+def test_no_setting_is_read_by_nobody() -> None:
+    # Reading a setting to check it is not reading it: neither the classes nor their checks count.
+    trees = {str(path.relative_to(ROOT)): ast.parse(path.read_text()) for path in FILES}
+    classes = [n for file in SETTINGS for n in trees[file].body if isinstance(n, ast.ClassDef)]
+    classes = [node for node in classes if is_settings(node)]
+    fields = {
+        f"{node.name}.{each.target.id}"
+        for node in classes
+        for each in node.body
+        if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name)
+    }
+    assert {"TrialConfig.seed", "OptimizerSettings.lr_peak", "SearchSettings.space"} <= fields
+    del trees["trainables/config_checks.py"]
+    for tree in trees.values():
+        tree.body = [node for node in tree.body if not is_settings(node)]
+    read = set().union(*map(read_in, trees.values()))
+    read |= {executed_as(kind) for kind in CODE_VERSIONS}  # of ExecutionSettings, by getattr
+    unread = {field for field in fields if field.split(".")[1] not in read}
+    assert not unread, f"settings that are read nowhere: {sorted(unread)}"

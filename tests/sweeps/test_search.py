@@ -66,6 +66,115 @@ def test_a_trial_is_on_disk_before_it_starts(tmp_path: Path) -> None:
     assert stored["state"] == "running" and stored["finished_at"] is None
 
 
+def test_how_a_trial_ended_is_on_disk_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(f"2026-01-01T00:00:{second:02d}+00:00" for second in range(60))
+    monkeypatch.setattr("sweeps.search.now", lambda: next(clock))
+    search = make_search(tmp_path)
+    changed: list[tuple[int, str]] = []
+    search.listen(lambda record: changed.append((record.number, record.state)))
+    search.ask()
+    search.tracked(0, "run of trial 0")
+    search.complete(0, {"low": 0.5}, {"weights": "ab12"})
+    stored = json.loads((search.folder / "trials" / "0000.json").read_text())
+    assert stored["scores"] == {"low": 0.5} and stored["stages"] == {"weights": "ab12"}
+    assert stored["mlflow_run_id"] == "run of trial 0"
+    assert (stored["started_at"][-8:-6], stored["finished_at"][-8:-6]) == ("00", "01")
+    assert changed == [(0, "running"), (0, "running"), (0, "complete")]
+
+
+def test_a_trial_that_is_handed_out_again_keeps_when_it_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = "2026-01-01T00:00:00+00:00"
+    monkeypatch.setattr("sweeps.search.now", lambda: began)
+    make_search(tmp_path).ask()
+    monkeypatch.setattr("sweeps.search.now", lambda: "2026-01-02T00:00:00+00:00")
+    again = make_search(tmp_path)
+    again.ask()
+    assert (again.records[0].started_at, again.records[0].finished_at) == (began, None)
+
+
+def test_a_trial_that_is_running_is_still_to_run(tmp_path: Path) -> None:
+    search = make_search(tmp_path)
+    while (assignment := search.ask()) is not None and assignment.number < 5:
+        search.complete(assignment.number, {"low": 0.5}, {})
+    assert search.unfinished() == 1  # the last one, which a killed sweep must hand out again
+    assert make_search(tmp_path).unfinished() == 1
+
+
+def test_only_suggested_trials_may_be_stopped(tmp_path: Path) -> None:
+    points = [{"name": "other seed", "set": {"seed": 1}}]
+    search = make_search(tmp_path, search__points=points, search__trials=7)
+    may_stop = {}
+    while (assignment := search.ask()) is not None:
+        may_stop[search.records[assignment.number].origin] = assignment.may_stop
+    assert may_stop == {"baseline": False, "point": False, "suggested": True}
+
+
+def test_intermediate_values_are_kept_once_though_a_resumed_trial_tells_them_again(
+    tmp_path: Path,
+) -> None:
+    search = make_search(tmp_path)
+    search.ask()
+    for epoch in (1, 2):
+        search.progress(0, {"epoch": epoch, "heldout_accuracy": epoch / 10, "loss": 1.0})
+    again = make_search(tmp_path)
+    again.ask()
+    for epoch in (1, 2, 2, 3):
+        again.progress(0, {"epoch": epoch, "heldout_accuracy": epoch / 10, "loss": 1.0})
+    assert [point["step"] for point in again.records[0].intermediate] == [1, 2, 3]
+    assert [point["value"] for point in again.records[0].intermediate] == [0.1, 0.2, 0.3]
+
+
+RATES: dict[str, Any] = {
+    "parameters": {
+        "align.optimizer.lr_peak": {"type": "float", "low": 1e-4, "high": 1e-2, "log": True}
+    }
+}
+LEARNING: dict[str, Any] = {"space": RATES, "search__sampler": "tpe", "search__trials": 16}
+
+
+def test_stopped_and_failed_trials_teach_the_same_before_and_after_a_restart(
+    tmp_path: Path,
+) -> None:
+    def rates(folder: Path, restart: bool) -> list[Any]:
+        folder.mkdir()
+        search = make_search(folder, **LEARNING)
+        while (assignment := search.ask()) is not None:
+            number = assignment.number
+            rate = assignment.trial["align"]["optimizer"]["lr_peak"]
+            search.progress(number, {"epoch": 1, "heldout_accuracy": rate})
+            if number % 2:
+                search.pruned(number, "stopped early")
+            elif number % 3:
+                search.complete(number, {"low": rate}, {})
+            else:
+                search.failed(number, "the loss is nan")
+            search = make_search(folder, **LEARNING) if restart else search
+        return [record.values for record in search.records]
+
+    assert rates(tmp_path / "restarted", True) == rates(tmp_path / "whole", False)
+
+
+def test_suggestions_look_at_scores_only_after_the_given_trials_and_a_few_of_their_own(
+    tmp_path: Path,
+) -> None:
+    def suggested(folder: Path, sign: int) -> list[Any]:
+        folder.mkdir()
+        search = make_search(folder, **LEARNING)
+        while (assignment := search.ask()) is not None:
+            rate = assignment.trial["align"]["optimizer"]["lr_peak"]
+            search.complete(assignment.number, {"low": 0.5 + sign * rate}, {})
+        return [record.values for record in search.records]
+
+    one, other = suggested(tmp_path / "one", 1), suggested(tmp_path / "other", -1)
+    # One trial is given (random weights, which lie outside the space); two are drawn at random.
+    assert one[:3] == other[:3]
+    assert one[3:] != other[3:]
+
+
 def test_an_interrupted_sweep_hands_out_what_was_unfinished_first_and_redraws_nothing(
     tmp_path: Path,
 ) -> None:
@@ -151,6 +260,8 @@ def test_the_soup_is_one_more_trial_of_what_shares_a_stage_1(tmp_path: Path) -> 
     assert told is not None and "trial 0 was not aligned" in told
     assert "trial 5 another MAE ancestor" in told
     assert search.unfinished() == 1
+    stored = json.loads((search.folder / "trials" / "0006.json").read_text())
+    assert stored["state"] == "waiting" and len(stored["values"]["average.endpoints"]) == 4
     run_all(search)
     soup = search.records[-1]
     assert (soup.origin, soup.state, soup.name) == ("soup", "complete", "greedy soup of 4 trials")
@@ -166,3 +277,43 @@ def test_the_soup_is_one_more_trial_of_what_shares_a_stage_1(tmp_path: Path) -> 
     assert [r.origin for r in longer.records[5:]] == ["point", "soup", "suggested"]
     more = longer.add_soup()
     assert more is not None and "greedy soup: of the weights" in more
+    assert "trial 6" not in more  # the earlier soup is no candidate for this one
+
+
+def test_a_soup_lies_on_the_settings_of_its_best_trial(tmp_path: Path) -> None:
+    points = [
+        {"name": "long", "set": {"align.epochs": 3, "probe.l2_grid": [2.0]}},
+        {"name": "short", "set": {"align.epochs": 1}},
+    ]
+    search = make_search(
+        tmp_path,
+        search__space=None,
+        search__trials=None,
+        search__baselines=False,
+        search__greedy_soup=True,
+        search__points=points,
+    )
+    run_all(search, score=lambda number: 0.9 - number / 10)
+    assert search.add_soup() == "greedy soup: of the weights of trials 0, 1"
+    config = search.config(search.records[2])
+    assert config.probe.l2_grid == (2.0,)
+    assert [config.endpoint(index).epochs for index in range(2)] == [3, 1]
+
+
+def test_baselines_that_are_still_to_come_are_known_by_their_numbers_beside_a_soup(
+    tmp_path: Path,
+) -> None:
+    first = make_search(tmp_path, search__trials=3, search__greedy_soup=True)
+    assert [name for name, _ in first.known().values()] == [
+        "baseline: random weights",
+        "baseline: synthetic only",
+        "baseline: scenes only",
+    ]
+    run_all(first)
+    first.add_soup()
+    run_all(first)
+    longer = make_search(tmp_path, search__trials=5, search__greedy_soup=True)
+    ahead = {number: name for number, (name, _) in longer.known().items() if number > 3}
+    assert ahead == {4: "baseline: equal", 5: "baseline: proportional"}
+    run_all(longer)
+    assert {r.number: r.name for r in longer.records if r.number > 3} == ahead
