@@ -200,14 +200,13 @@ def _trial(config: dict[str, Any], *, stages: StagesHandle, sources: list[str]) 
         cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
         tune.report({"failure": str(cause)})
         return
-    identities = {f"{part.kind} {part.identity}": part.identity for part in parts.all()}
+    identities = {f"{part.kind} {part.identity}": part.identity for part in parts.searched()}
     tune.report({"accuracies": json.dumps(scored), "stages": json.dumps(identities)})
 
 
 def _await_all(stages: StagesHandle, parts: TrialStages, number: int) -> dict[str, float]:
-    """Top-1 per downstream dataset, after all that the trial measures is there."""
-    ends = [end for scored in parts.results.values() for end in scored.values()]
-    records = ray.get([stages.want(end, number) for end in ends])
+    """Top-1 per downstream dataset, once all that the score is made of is there."""
+    records = ray.get([stages.want(end, number) for end in parts.scored.values()])
     metrics = {record["identity"]: record["metrics"] for record in records}
     return {name: metrics[end.identity]["accuracy"] for name, end in parts.scored.items()}
 

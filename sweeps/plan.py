@@ -38,7 +38,7 @@ class Plan:
     known_trials: dict[int, str]
     to_suggest: int  # trials that the sampler will add
     trial_clips: int  # of the longest known trial, if it were alone
-    budget_neutral: bool
+    not_neutral: list[int]  # trials whose mix changes the length of training
 
     @property
     def missing(self) -> list[PlannedStage]:
@@ -82,11 +82,12 @@ def make_plan(
         known_trials={number: name for number, (name, _) in trials.items()},
         to_suggest=to_suggest,
         trial_clips=clips_alone,
-        budget_neutral=not any(
-            stage is not None and stage.clips_per_epoch == "sum_of_sources"
-            for _, trial in trials.values()
-            for stage in (trial.mae, trial.align)
-        ),
+        not_neutral=[
+            number
+            for number, (_, trial) in trials.items()
+            if "sum_of_sources"
+            in (trial.mae and trial.mae.clips_per_epoch, trial.align.clips_per_epoch)
+        ],
     )
 
 
@@ -219,10 +220,10 @@ def plan_lines(plan: Plan) -> list[str]:
         )
     if to_do := price(plan):
         lines.append(to_do)
-    if not plan.budget_neutral:
+    if plan.not_neutral:
         lines.append(
-            "NOT budget-neutral: clips_per_epoch is sum_of_sources, so the mix also changes the "
-            "length of training."
+            f"NOT budget-neutral: trials {', '.join(map(str, plan.not_neutral))}, whose "
+            "clips_per_epoch is sum_of_sources, so that the mix changes the length of training."
         )
     return lines
 

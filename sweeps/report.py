@@ -58,6 +58,7 @@ def write_report(summary: Mapping[str, Any], plan_lines: list[str], folder: Path
     on_report = [t["report"] | {"name": t["name"]} for t in trials if t["report"]]
     lines += _table(on_report, downstream, "Report split, read once after the search, top-1 in %")
     lines += method_table(on_report or trials, downstream)
+    lines += _best_coefficients(summary["curves"])
     lines += [f"![{plot.stem}]({plot.name})" for plot in plots]
     failed = [trial for trial in trials if trial["state"] == "failed"]
     if failed:
@@ -83,6 +84,24 @@ def _table(rows: list[Any], downstream: list[str], title: str) -> list[str]:
             cells.append(f"{100 * row['scores'][name]:.1f}{span}")
         lines.append(f"| {row['name']} | {100 * row['score']:.1f} | {' | '.join(cells)} |")
     return [*lines, "", "In brackets: 90 % bootstrap interval of one training run.", ""]
+
+
+def _best_coefficients(curves: list[Any]) -> list[str]:
+    """A line for each pair of weights: which coefficient between them a probe likes best."""
+    lines = []
+    for number, curve in enumerate(curves, start=1):
+        means = {
+            point["coefficient"]: sum(point["scores"].values()) / len(point["scores"])
+            for point in curve["points"]
+        }
+        if means:
+            best = max(means, key=lambda coefficient: means[coefficient])
+            ends = " and ".join(f"`{identity[:6]}`" for identity in curve["between"].values())
+            lines.append(
+                f"Averaging curve {number}, between weights {ends}: the probes' mean on the "
+                f"selection split is highest at coefficient {best:g}, {100 * means[best]:.1f}."
+            )
+    return [*lines, ""] if lines else []
 
 
 SHORT = {"probe": "probe", "augmented_probe": "LP", "finetune": "FT"}

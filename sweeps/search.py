@@ -49,7 +49,6 @@ class Search:
         self.trials = len(given) if asked is None else asked
         if not space.parameters:
             self.trials = min(self.trials, len(given))
-        self.suggests_nothing = not space.parameters
         self._lock = threading.RLock()
         self.records = read_records(sweep.folder)
         # Written down before they start; a sweep that is continued hands these out first.

@@ -26,25 +26,26 @@ def recommended(records: Iterable[TrialRecord]) -> TrialRecord | None:
 
 
 def reported(search: Search) -> list[TrialRecord]:
-    """The trials whose report split is read, once the search is over: the best, the baselines.
-
-    All, where nothing was searched: a table of given points chooses none of them.
-    """
+    """The trials whose report split is read, once the search is over: the best, and all that were
+    given before it (baselines, points), of which the search chose none."""
     best = recommended(search.records)
     return [
         record
         for record in search.records
-        if record.state == "complete"
-        and (record is best or record.origin == "baseline" or search.suggests_nothing)
+        if record.state == "complete" and (record is best or record.origin in ("baseline", "point"))
     ]
 
 
 def report_stages(search: Search, data: Mapping[str, Dataset]) -> list[Stage]:
-    """The stages that score the report split; nothing else in a sweep reads it."""
+    """Every way of scoring the reported trials, on both splits.
+
+    Nothing else in a sweep reads the report split.
+    """
     return [
         stage
         for record in reported(search)
-        for scored in trial_stages(search.config(record), data, "report").results.values()
+        for split in ("selection", "report")
+        for scored in trial_stages(search.config(record), data, split).results.values()
         for stage in scored.values()
     ]
 

@@ -57,19 +57,23 @@ class EarlyStopping(Settings):
 class SearchSettings(Settings):
     # A file of search_spaces/, relative to the sweep file; null: baselines and points alone.
     space: str | None
-    sampler: Literal["tpe", "gp", "random", "grid"] = "tpe"
+    sampler: Literal["tpe", "gp", "random", "grid"]
     seed: Annotated[int, Field(ge=0)]
     trials: Positive | None  # in all, with baselines and points; null: these alone
-    concurrent: Positive = 1
+    concurrent: Positive
     baselines: bool  # random weights, each source alone, 1:1, proportional to size
     points: Annotated[tuple[PointSettings, ...], AsTuple] = ()
     greedy_soup: bool  # once all trials are done, one more: the greedy soup of their weights
-    early_stopping: EarlyStopping | None = None
+    early_stopping: EarlyStopping | None
 
     @model_validator(mode="after")
     def _an_end(self) -> Self:
         if self.space is not None and self.trials is None:
             raise ValueError("a search of a space needs a number of trials; give 'trials'")
+        names = [point.name for point in self.points]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two points are called {name!r}; rename one")
         if self.space is None and not self.points and not self.baselines:
             raise ValueError("there is nothing to run: give a space, baselines or points")
         return self

@@ -180,6 +180,8 @@ def toy_sweep_data(**overrides: Any) -> dict[str, Any]:
             "trials": 6,
             "baselines": True,
             "greedy_soup": False,
+            "concurrent": 1,
+            "early_stopping": None,
         },
         "execution": {
             "mae": CPU,

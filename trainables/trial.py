@@ -5,7 +5,7 @@ Building the stages touches nothing but the settings, so a plan is made without 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from trainables import stage_descriptions as stages
@@ -23,16 +23,20 @@ class TrialStages:
     weights: Stage  # what is recommended; where the average is learned, its uniform start
     adapted: dict[str, Stage]  # downstream dataset -> its own weights; the same unless learned
     results: dict[str, Scored]  # probe, augmented_probe, finetune: those the trial asks for
-    scored: Scored  # the one of `results` that the score is made of
+    scored: Scored  # the one of `results` that the score is made of, all that a search runs
 
     def all(self) -> Iterator[Stage]:
         """Every stage once, inputs before what needs them."""
-        ends = [
-            self.weights,
-            *(end for by_dataset in self.results.values() for end in by_dataset.values()),
-        ]
-        unique = {stage.identity: stage for end in ends for stage in end.chain()}
-        yield from unique.values()
+        ends = (end for scored in self.results.values() for end in scored.values())
+        yield from _chains([self.weights, *ends])
+
+    def searched(self) -> Iterator[Stage]:
+        """Those that the score needs; the others are for the trials that are reported."""
+        yield from _chains([self.weights, *self.scored.values()])
+
+
+def _chains(ends: Iterable[Stage]) -> list[Stage]:
+    return list({stage.identity: stage for end in ends for stage in end.chain()}.values())
 
 
 def trial_stages(

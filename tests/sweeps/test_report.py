@@ -189,3 +189,23 @@ def test_the_curve_of_an_average_has_every_coefficient_though_one_was_tried(
     assert [point["scores"]["low"] for point in curve["points"]] == [0.75, 0.5, 0.75]
     names = [path.name for path in write_report(summary, [], tmp_path)]
     assert "averaging_curve_1.png" in names
+
+
+def test_a_search_runs_what_its_score_needs_and_leaves_the_rest_to_what_is_reported(
+    tmp_path: Path,
+) -> None:
+    finished = Finished(tmp_path, SCORES, trial__finetune=FINETUNE)
+    suggested = finished.search.records[5]
+    assert suggested.origin == "suggested"
+    stages = trial_stages(finished.search.config(suggested), finished.data)
+    searched = {stage.kind for stage in stages.searched()}
+    assert searched == {"init", "mae", "align", "features", "probe"}
+    reported = [s for s in report_stages(finished.search, finished.data) if s.kind == "evaluate"]
+    of_finetuning = {stage.inputs["model"].inputs["weights"].identity for stage in reported}
+    best = max(SCORES, key=lambda number: SCORES[number])
+    for record in finished.search.records:
+        weights = trial_stages(finished.search.config(record), finished.data).weights
+        given = record.origin == "baseline"
+        if record.state == "complete" and (given or record.number == best):
+            assert weights.identity in of_finetuning, record.name
+    assert {stage.settings["split"] for stage in reported} == {"selection", "report"}
