@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from safetensors.numpy import save_file
 
 from search_spaces.space import Space, load_space
 from sweeps.given import given_trials
-from sweeps.report import write_report, write_weights
+from sweeps.report import method_table, write_report, write_weights
 from sweeps.search import Search
 from sweeps.summary import curve_stages, make_summary, report_stages
 from sweeps.sweep import Sweep
@@ -19,6 +21,8 @@ from tests.toy import AUGMENT, OPTIMIZER, toy_data, write_toy_sweep
 from trainables.stage import Stage
 from trainables.stage_store import StageStore
 from trainables.trial import trial_stages
+
+STOPPED = -1.0  # in place of a score
 
 
 class Finished:
@@ -30,9 +34,13 @@ class Finished:
         space = load_space(file) if file else Space({})
         given = given_trials(self.sweep, space, {"synthetic": 16, "scenes": 8})
         self.data, self.store = toy_data(), StageStore(self.sweep.storage / "stages")
+        self.data["scenes"] = replace(self.data["scenes"], licence="CC BY 4.0")
         self.search = Search(self.sweep, space, given, self.data)
         while (assignment := self.search.ask()) is not None:
             number = assignment.number
+            if scores.get(number) == STOPPED:
+                self.search.pruned(number, "stopped early")
+                continue
             if number not in scores:
                 self.search.failed(number, "the loss is nan")
                 continue
@@ -43,7 +51,7 @@ class Finished:
 
     def publish(self, *stages: Stage, accuracy: float) -> None:
         for stage in stages:
-            trained = stage.kind in ("init", "mae", "align")
+            trained = stage.kind in ("init", "mae", "align", "average", "learned_average")
             self.store.publish(
                 stage,
                 write={"weights.safetensors": save_weights} if trained else {},
@@ -73,6 +81,31 @@ def test_the_best_trial_on_the_selection_split_is_recommended(tmp_path: Path) ->
     assert [trial["number"] for trial in summary["trials"]] == [5, 3, 1, 2, 0, 4]
     assert summary["counts"]["failed"] == 1
     assert summary["trials"][-1]["reason"] == "the loss is nan"
+    named = {identity for trial in summary["trials"] for identity in trial["stages"]}
+    assert summary["counts"]["stages"] == len(named)
+    assert summary["licences"] == {"scenes": "CC BY 4.0"}
+
+
+def test_of_equal_scores_the_earlier_trial_is_recommended_and_no_score_comes_after_0(
+    tmp_path: Path,
+) -> None:
+    scores = {0: 0.1, 1: 0.6, 2: STOPPED, 3: 0.6, 5: 0.0}
+    summary = Finished(tmp_path, scores).summary()
+    assert summary["recommended"]["trial"] == 1
+    assert [trial["number"] for trial in summary["trials"]] == [1, 3, 0, 5, 2, 4]
+    assert [summary["counts"][state] for state in ("complete", "failed", "pruned")] == [4, 1, 1]
+
+
+def test_a_trial_whose_report_split_could_not_be_scored_is_reported_without(
+    tmp_path: Path,
+) -> None:
+    finished = Finished(tmp_path, SCORES)
+    best = trial_stages(finished.search.config(finished.search.records[5]), finished.data, "report")
+    shutil.rmtree(finished.store.folder(best.scored["low"].identity))
+    summary = finished.summary()
+    assert summary["recommended"]["trial"] == 5 and summary["recommended"]["report"] is None
+    report = write_report(summary, [], tmp_path)[0].read_text()
+    assert "with a score of 70.0% on the selection split. Weights" in report
 
 
 def test_only_the_recommended_trial_and_the_baselines_are_read_on_the_report_split(
@@ -105,7 +138,10 @@ def test_the_summary_is_a_function_of_the_files(tmp_path: Path) -> None:
 
 def test_the_weights_say_what_they_were_trained_on(tmp_path: Path) -> None:
     finished = Finished(tmp_path, SCORES)
-    (path,) = write_weights(finished.summary(), finished.store, tmp_path)
+    summary = finished.summary()
+    (path,) = write_weights(summary, finished.store, tmp_path)
+    assert path == tmp_path / "recommended.safetensors"
+    assert list(tmp_path.glob("*.safetensors*")) == [path], "a half-written file is left"
     with safe_open(path, "numpy") as file:
         metadata = file.metadata()
         assert file.get_tensor("w").tolist() == [0, 1, 2]
@@ -113,6 +149,37 @@ def test_the_weights_say_what_they_were_trained_on(tmp_path: Path) -> None:
         "scenes": {"content_hash": "ab", "humans": "removed"}
     }
     assert metadata["allow_real_humans"] == "false"
+    best = summary["recommended"]
+    assert metadata["stage"] == best["weights"]["stage"]
+    assert (metadata["sweep"], metadata["trial"]) == ("toy", "5")
+    assert json.loads(metadata["config"]) == best["config"]
+
+
+def test_where_the_average_is_learned_for_each_dataset_each_has_weights_of_its_own(
+    tmp_path: Path,
+) -> None:
+    learned = {"average.method": "learned", "augmented_probe": FINETUNE}
+    finished = Finished(
+        tmp_path,
+        {0: 0.5},
+        search__space=None,
+        search__trials=None,
+        search__baselines=False,
+        search__points=[{"name": "learned", "set": learned}],
+    )
+    summary = finished.summary()
+    files = write_weights(summary, finished.store, tmp_path)
+    assert [file.name for file in files] == [
+        "recommended.safetensors",
+        "recommended-low.safetensors",
+    ]
+    stages = []
+    for file in files:
+        with safe_open(file, "numpy") as opened:
+            stages.append(opened.metadata()["stage"])
+    best = summary["recommended"]
+    assert stages == [best["weights"]["stage"], best["adapted"]["low"]["stage"]]
+    assert stages[0] != stages[1]
 
 
 def test_the_report_has_both_splits_the_failures_and_a_plot(tmp_path: Path) -> None:
@@ -122,8 +189,39 @@ def test_the_report_has_both_splits_the_failures_and_a_plot(tmp_path: Path) -> N
     assert "| baseline: equal | 60.0 | 60.0 (50.0 to 70.0) |" in text
     assert "| baseline: equal | 25.0 | 25.0 (15.0 to 35.0) |" in text
     assert "trial 4" in text and "the loss is nan" in text
+    assert "a score of 70.0% on the selection split and 25.0% on the report split" in text
+    assert "## Methods" not in text  # one way of scoring: the tables above say all
     assert [file.name for file in files[1:]] == ["share_of_synthetic.png"]
     assert files[1].read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_trial_that_was_stopped_early_is_not_told_as_failed(tmp_path: Path) -> None:
+    summary = Finished(tmp_path, {**SCORES, 3: STOPPED}).summary()
+    failures = write_report(summary, [], tmp_path)[0].read_text().split("## Failed")[1]
+    assert "trial 4" in failures and "trial 3" not in failures
+
+
+def test_the_table_of_methods_is_ordered_by_dataset_then_way_and_ends_with_the_means() -> None:
+    def row(name: str, **results: dict[str, float]) -> dict[str, Any]:
+        scored = {
+            kind: {dataset: {"accuracy": accuracy} for dataset, accuracy in by_dataset.items()}
+            for kind, by_dataset in results.items()
+        }
+        return {"name": name, "score": 0.5 if results else None, "results": scored}
+
+    lines = method_table(
+        [
+            row("whole", probe={"a": 0.1, "b": 0.3}, finetune={"a": 0.5, "b": 0.9}),
+            row("in part", probe={"a": 0.2, "b": 0.4}, finetune={"a": 0.6}),
+            row("failed"),
+        ],
+        ["a", "b"],
+    )
+    assert [line for line in lines if line.startswith("| ")] == [
+        "| method | a probe | a FT | b probe | b FT | mean probe | mean FT |",
+        "| whole | 10.0 | 50.0 | 30.0 | 90.0 | 20.0 | 70.0 |",
+        "| in part | 20.0 | 60.0 | 40.0 |  | 30.0 |  |",
+    ]
 
 
 def test_without_a_complete_trial_nothing_is_recommended_and_it_says_so(tmp_path: Path) -> None:
@@ -209,3 +307,29 @@ def test_a_search_runs_what_its_score_needs_and_leaves_the_rest_to_what_is_repor
         if record.state == "complete" and (given or record.number == best):
             assert weights.identity in of_finetuning, record.name
     assert {stage.settings["split"] for stage in reported} == {"selection", "report"}
+
+
+def test_trials_that_average_the_same_weights_share_one_curve_with_every_coefficient(
+    tmp_path: Path,
+) -> None:
+    def point(name: str, method: str, coefficient: float, **more: Any) -> dict[str, Any]:
+        settings = {"average.method": method, "average.coefficient": coefficient, **more}
+        return {"name": name, "set": settings}
+
+    finished = Finished(
+        tmp_path,
+        {0: 0.5, 1: 0.5, 2: 0.5},
+        search__space=None,
+        search__trials=None,
+        search__baselines=False,
+        search__points=[
+            point("between those scored together", "interpolate", 0.25),
+            point("the same weights", "interpolate", 0.75, **{"probe.l2_grid": [2.0]}),
+            point("no average", "none", 0.5),
+            point("failed", "interpolate", 0.5, seed=1),
+        ],
+        trial__average__scored_together=[0.0, 1.0],
+    )
+    finished.publish(*curve_stages(finished.search, finished.data), accuracy=0.5)
+    (curve,) = finished.summary()["curves"]
+    assert [point["coefficient"] for point in curve["points"]] == [0.0, 0.25, 1.0]

@@ -146,10 +146,8 @@ def test_stopped_and_failed_trials_teach_the_same_before_and_after_a_restart(
             number = assignment.number
             rate = assignment.trial["align"]["optimizer"]["lr_peak"]
             search.progress(number, {"epoch": 1, "heldout_accuracy": rate})
-            if number % 2:
+            if number % 3:  # most are stopped, and the sampler ranks them by where they stood
                 search.pruned(number, "stopped early")
-            elif number % 3:
-                search.complete(number, {"low": rate}, {})
             else:
                 search.failed(number, "the loss is nan")
             search = make_search(folder, **LEARNING) if restart else search
@@ -163,16 +161,19 @@ def test_suggestions_look_at_scores_only_after_the_given_trials_and_a_few_of_the
 ) -> None:
     def suggested(folder: Path, sign: int) -> list[Any]:
         folder.mkdir()
-        search = make_search(folder, **LEARNING)
+        points = [
+            {"name": f"{rate}", "set": {"align.optimizer.lr_peak": rate}} for rate in (2e-3, 5e-3)
+        ]
+        search = make_search(folder, search__points=points, **LEARNING)
         while (assignment := search.ask()) is not None:
             rate = assignment.trial["align"]["optimizer"]["lr_peak"]
             search.complete(assignment.number, {"low": 0.5 + sign * rate}, {})
         return [record.values for record in search.records]
 
     one, other = suggested(tmp_path / "one", 1), suggested(tmp_path / "other", -1)
-    # One trial is given (random weights, which lie outside the space); two are drawn at random.
-    assert one[:3] == other[:3]
-    assert one[3:] != other[3:]
+    # Three are given, of them random weights outside the space: four in it must be complete.
+    assert one[:5] == other[:5]
+    assert one[5:] != other[5:]
 
 
 def test_an_interrupted_sweep_hands_out_what_was_unfinished_first_and_redraws_nothing(
