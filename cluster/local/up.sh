@@ -120,11 +120,13 @@ start_ray() {
       --dashboard-host "$HOST" --dashboard-port "$DASHBOARD_PORT" --include-dashboard true \
       --ray-client-server-port "$CLIENT_PORT"
   fi
-  wait_for head 120 ask_dashboard /api/v0/nodes
+  wait_for head 120 a_node_is_alive
   for ((i = 1; i <= NODES; i++)); do
     pid_of "worker-$i" >/dev/null || start_worker "worker-$i"
   done
 }
+
+a_node_is_alive() { (($(alive_nodes) > 0)); }
 
 # One after another: `ray start` gives up after 30 s, which many at once can take on a busy machine.
 start_worker() {
