@@ -95,7 +95,7 @@ class ExecutionSettings(Settings):
 
 
 class TrackingSettings(Settings):
-    """`uri: null` is $MLFLOW_TRACKING_URI, or where that is unset a database in the storage folder."""
+    """`uri: null` is $MLFLOW_TRACKING_URI, else a database in the storage folder."""
 
     uri: str | None
 

@@ -25,8 +25,8 @@ find_programs() {
 }
 
 make_folder() {
-  # Ray puts sockets 75 characters below its folder, and a socket's path has at most 107.
-  ((${#FOLDER} <= 28)) || fail "$FOLDER: is too long; set SWEEPS_CLUSTER to 28 characters or fewer"
+  # Ray puts sockets 70 characters below its folder, and a socket's path has at most 107.
+  ((${#FOLDER} <= 36)) || fail "$FOLDER: is too long; set SWEEPS_CLUSTER to 36 characters or fewer"
   mkdir -p "$FOLDER"/{pids,logs,postgres,artifacts,storage}
   [[ -e "$FOLDER/token" ]] || secret >"$FOLDER/token"
   [[ -e "$FOLDER/ports" ]] || choose_ports >"$FOLDER/ports"
@@ -116,7 +116,7 @@ start_ray() {
     for i in $(ray_services); do end "$i" TERM; done
     # No CPUs: drivers only. Its worker nodes may be killed, it may not, as on a cloud.
     launch head "$BIN/ray" start --head "${common[@]}" --num-cpus 0 --num-gpus 0 \
-      --resources '{"on_demand": 1000}' --temp-dir "$FOLDER/ray" --port "$GCS_PORT" \
+      --resources '{"on_demand": 1000}' --temp-dir "$FOLDER/n0" --port "$GCS_PORT" \
       --dashboard-host "$HOST" --dashboard-port "$DASHBOARD_PORT" --include-dashboard true \
       --ray-client-server-port "$CLIENT_PORT"
   fi
@@ -128,12 +128,15 @@ start_ray() {
 
 a_node_is_alive() { (($(alive_nodes) > 0)); }
 
+# Each with a folder of its own, as on machines of their own: in a shared one, a node that unpacks a
+# job's files replaces those in which the job runs.
 # One after another: `ray start` gives up after 30 s, which many at once can take on a busy machine.
 start_worker() {
   local before
   before=$(alive_nodes)
   for _ in {1..3}; do
-    launch "$1" "$BIN/ray" start "${common[@]}" --num-cpus "$CPUS" --address "$HOST:$GCS_PORT"
+    launch "$1" "$BIN/ray" start "${common[@]}" --num-cpus "$CPUS" --num-gpus 0 \
+      --temp-dir "$FOLDER/n${1#worker-}" --address "$HOST:$GCS_PORT"
     while pid_of "$1" >/dev/null; do
       (($(alive_nodes) > before)) && return
       sleep 0.5
