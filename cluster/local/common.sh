@@ -74,13 +74,13 @@ ray_services() {
   return 0
 }
 
-# The token on the standard input, so that no list of processes shows it.
-ask_dashboard() {
+# ask PORT PATH: the token on the standard input, so that no list of processes shows it.
+ask() {
   printf 'Authorization: Bearer %s' "$(<"$FOLDER/token")" |
-    curl --silent --fail --max-time 5 --header @- "http://$HOST:$DASHBOARD_PORT$1"
+    curl --silent --fail --max-time 5 --header @- "http://$HOST:$1$2"
 }
 
 alive_nodes() {
   # The state API answers with one "state" per node.
-  { ask_dashboard /api/v0/nodes | grep -o '"state": *"ALIVE"' || true; } | wc -l
+  { ask "$DASHBOARD_PORT" /api/v0/nodes | grep -o '"state": *"ALIVE"' || true; } | wc -l
 }

@@ -47,7 +47,7 @@ secret() { "$BIN/python" -c 'import secrets; print(secrets.token_hex(32))'; }
 choose_ports() {
   "$BIN/python" - <<'PYTHON'
 import socket
-names = ["POSTGRES", "MLFLOW", "GCS", "DASHBOARD", "CLIENT"]
+names = ["POSTGRES", "MLFLOW", "GCS", "DASHBOARD", "AGENT", "CLIENT"]
 sockets = [socket.create_server(("127.0.0.1", 0)) for _ in names]
 for name, each in zip(names, sockets):
     print(f"{name}_PORT={each.getsockname()[1]}")
@@ -118,14 +118,17 @@ start_ray() {
     launch head "$BIN/ray" start --head "${common[@]}" --num-cpus 0 --num-gpus 0 \
       --resources '{"on_demand": 1000}' --temp-dir "$FOLDER/n0" --port "$GCS_PORT" \
       --dashboard-host "$HOST" --dashboard-port "$DASHBOARD_PORT" --include-dashboard true \
-      --ray-client-server-port "$CLIENT_PORT"
+      --dashboard-agent-listen-port "$AGENT_PORT" --ray-client-server-port "$CLIENT_PORT"
   fi
   wait_for head 120 a_node_is_alive
+  wait_for head 120 takes_jobs
   for ((i = 1; i <= NODES; i++)); do
     pid_of "worker-$i" >/dev/null || start_worker "worker-$i"
   done
 }
 
+# The head's agent, which starts jobs, comes after the node.
+takes_jobs() { ask "$AGENT_PORT" /api/local_raylet_healthz; }
 a_node_is_alive() { (($(alive_nodes) > 0)); }
 
 # Each with a folder of its own, as on machines of their own: in a shared one, a node that unpacks a
@@ -136,7 +139,7 @@ start_worker() {
   before=$(alive_nodes)
   for _ in {1..3}; do
     launch "$1" "$BIN/ray" start "${common[@]}" --num-cpus "$CPUS" --num-gpus 0 \
-      --temp-dir "$FOLDER/n${1#worker-}" --address "$HOST:$GCS_PORT"
+      --dashboard-agent-listen-port 0 --temp-dir "$FOLDER/n${1#worker-}" --address "$HOST:$GCS_PORT"
     while pid_of "$1" >/dev/null; do
       (($(alive_nodes) > before)) && return
       sleep 0.5
