@@ -25,6 +25,7 @@ RAY = str(Path(sys.executable).parent / "ray")
 class Cluster:
     environment: dict[str, str]
     dashboard: str
+    agent: str
 
 
 def free_ports(count: int) -> list[int]:
@@ -59,7 +60,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     try:
         for port in (dashboard, agent):
             wait_for_answer(f"http://127.0.0.1:{port}/api/version", process, tmp_path / "head.log")
-        yield Cluster({**env, "RAY_ADDRESS": address}, address)
+        yield Cluster({**env, "RAY_ADDRESS": address}, address, f"http://127.0.0.1:{agent}")
     finally:
         processes = [process, *psutil.Process(process.pid).children(recursive=True)]
         for each in processes:
@@ -80,6 +81,16 @@ def wait_for_answer(url: str, process: subprocess.Popen[bytes], log: Path) -> No
         except OSError:
             time.sleep(0.2)
     raise AssertionError(f"{url} does not answer")
+
+
+def answer(url: str, method: str, headers: dict[str, str], body: bytes | None) -> int:
+    """The status of an HTTP request."""
+    request = urllib.request.Request(url, method=method, headers=headers, data=body)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return int(response.status)
+    except urllib.error.HTTPError as error:
+        return error.code
 
 
 def submit(cluster: Cluster, sweep: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
@@ -117,3 +128,34 @@ def test_a_job_with_the_token_ends_with_a_recommendation_and_one_without_is_turn
     summary = json.loads((tmp_path / "sweep" / "runs" / "toy" / "summary.json").read_text())
     assert summary["counts"]["complete"] == 2
     assert "0123456789abcdef" not in done.stdout + json.dumps(summary)
+
+
+@pytest.mark.parametrize("server", ["dashboard", "agent"])
+def test_over_http_nothing_is_told_or_run_without_the_token(
+    cluster: Cluster, tmp_path: Path, server: str
+) -> None:
+    token = (tmp_path / "token").read_text()
+    job = json.dumps({"entrypoint": f"touch {tmp_path}/ran"}).encode()
+    requests: list[tuple[str, str, bytes | None]]
+    if server == "dashboard":
+        address = cluster.dashboard
+        read = "/api/jobs/"
+        requests = [
+            ("GET", read, None),
+            ("POST", "/api/jobs/", job),
+            ("PUT", "/api/packages/gcs/_ray_pkg_0123456789abcdef.zip", b"zip"),
+            ("GET", "/api/v0/nodes", None),
+            ("GET", "/api/v0/logs", None),
+            ("GET", "/nodes?view=summary", None),
+        ]
+    else:
+        address = cluster.agent
+        read = "/api/local_raylet_healthz"
+        requests = [("POST", "/api/job_agent/jobs/", job), ("GET", "/metrics", None)]
+    for method, path, body in requests:
+        for sent, refused in ((None, 401), ("0" * 32, 403)):
+            headers = {"Content-Type": "application/json"}
+            headers |= {"Authorization": f"Bearer {sent}"} if sent else {}
+            assert answer(address + path, method, headers, body) == refused, (method, path, sent)
+    assert answer(address + read, "GET", {"Authorization": f"Bearer {token}"}, None) == 200
+    assert not (tmp_path / "ran").exists()
