@@ -15,8 +15,9 @@ fail() {
   exit 1
 }
 
-# A process's start in clock ticks: with it, a number that was given out again is not taken for ours.
-started_at() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20; }
+# A process's start in clock ticks, nothing for one that has ended: with it, a number that was given
+# out again is not taken for ours.
+started_at() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | awk '$1 != "Z" { print $20 }'; }
 
 # The process number of a service that runs; fails where it does not.
 pid_of() {
@@ -25,10 +26,11 @@ pid_of() {
   [[ "$(started_at "$pid")" == "$start" ]] && echo "$pid"
 }
 
-# launch NAME COMMAND...: in a session of its own, which ends with `end NAME`.
+# launch NAME COMMAND...: in a session of its own.
 launch() {
   local name=$1 pid
   shift
+  kill_session "$name" # what a service that was killed has left behind
   setsid "$@" >>"$FOLDER/logs/$name.log" 2>&1 </dev/null &
   pid=$!
   echo "$pid $(started_at "$pid")" >"$FOLDER/pids/$name"
@@ -45,11 +47,17 @@ end() {
     done
     echo "$name: stopped"
   fi
-  # A session keeps its number while anything of it lives, so no other process can have it.
-  if read -r pid _ 2>/dev/null <"$FOLDER/pids/$name"; then
-    ps -o pid= -s "$pid" | xargs -r kill -KILL 2>/dev/null || true
-  fi
+  kill_session "$name"
   rm -f "$FOLDER/pids/$name"
+}
+
+# A session's number is that of its first process, and nobody else's while any of it lives.
+kill_session() {
+  local pid start now
+  read -r pid start 2>/dev/null <"$FOLDER/pids/$1" || return 0
+  now=$(started_at "$pid")
+  [[ -z "$now" || "$now" == "$start" ]] || return 0
+  ps -o pid= -s "$pid" | xargs -r kill -KILL 2>/dev/null || true
 }
 
 # wait_for NAME SECONDS COMMAND...: until the command succeeds.

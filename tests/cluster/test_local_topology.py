@@ -161,7 +161,7 @@ def test_up_again_starts_only_what_has_ended_at_its_old_address(local: Local) ->
     before = {path.name: path.read_text() for path in (local.folder / "pids").iterdir()}
     assert set(before) == {"head", "mlflow", "postgres", "worker-1", "worker-2"}
     assert local.script("status.sh").returncode == 0
-    psutil.Process(int(before["mlflow"].split()[0])).kill()
+    psutil.Process(int(before["mlflow"].split()[0])).kill()  # its children live, and hold the port
     status = local.script("status.sh")
     assert status.returncode == 1 and "mlflow: ended" in status.stdout
     again = local.script("up.sh", "2", "1")
