@@ -130,32 +130,26 @@ def test_a_job_with_the_token_ends_with_a_recommendation_and_one_without_is_turn
     assert "0123456789abcdef" not in done.stdout + json.dumps(summary)
 
 
-@pytest.mark.parametrize("server", ["dashboard", "agent"])
 def test_over_http_nothing_is_told_or_run_without_the_token(
-    cluster: Cluster, tmp_path: Path, server: str
+    cluster: Cluster, tmp_path: Path
 ) -> None:
-    token = (tmp_path / "token").read_text()
+    dashboard, agent = cluster.dashboard, cluster.agent
     job = json.dumps({"entrypoint": f"touch {tmp_path}/ran"}).encode()
-    requests: list[tuple[str, str, bytes | None]]
-    if server == "dashboard":
-        address = cluster.dashboard
-        read = "/api/jobs/"
-        requests = [
-            ("GET", read, None),
-            ("POST", "/api/jobs/", job),
-            ("PUT", "/api/packages/gcs/_ray_pkg_0123456789abcdef.zip", b"zip"),
-            ("GET", "/api/v0/nodes", None),
-            ("GET", "/api/v0/logs", None),
-            ("GET", "/nodes?view=summary", None),
-        ]
-    else:
-        address = cluster.agent
-        read = "/api/local_raylet_healthz"
-        requests = [("POST", "/api/job_agent/jobs/", job), ("GET", "/metrics", None)]
-    for method, path, body in requests:
+    requests: list[tuple[str, str, bytes | None]] = [
+        ("GET", f"{dashboard}/api/jobs/", None),
+        ("POST", f"{dashboard}/api/jobs/", job),
+        ("PUT", f"{dashboard}/api/packages/gcs/_ray_pkg_0123456789abcdef.zip", b"zip"),
+        ("GET", f"{dashboard}/api/v0/nodes", None),
+        ("GET", f"{dashboard}/api/v0/logs", None),
+        ("GET", f"{dashboard}/nodes?view=summary", None),
+        ("POST", f"{agent}/api/job_agent/jobs/", job),
+        ("GET", f"{agent}/metrics", None),
+    ]
+    for method, url, body in requests:
         for sent, refused in ((None, 401), ("0" * 32, 403)):
             headers = {"Content-Type": "application/json"}
             headers |= {"Authorization": f"Bearer {sent}"} if sent else {}
-            assert answer(address + path, method, headers, body) == refused, (method, path, sent)
-    assert answer(address + read, "GET", {"Authorization": f"Bearer {token}"}, None) == 200
+            assert answer(url, method, headers, body) == refused, (method, url, sent)
+    with_token = {"Authorization": f"Bearer {(tmp_path / 'token').read_text()}"}
+    assert answer(f"{dashboard}/api/jobs/", "GET", with_token, None) == 200
     assert not (tmp_path / "ran").exists()
