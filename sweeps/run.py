@@ -46,7 +46,7 @@ def run_sweep(sweep: Sweep, console: Console, *, dry_run: bool = False) -> dict[
         summary = _write_answer(prepared, tracker)
     print_leaderboard(summary, console)
     console.print(f"Report: {sweep.folder / 'report.md'}", soft_wrap=True)
-    if sweep.settings.tracking.uri is None:
+    if sweep.tracking_uri is None:
         console.print(f"MLflow: `make ui STORAGE={sweep.storage}`, then", soft_wrap=True)
         console.print(f"        http://localhost:5000/{tracker.page}", soft_wrap=True)
     else:
@@ -153,7 +153,7 @@ def _metrics(summary: Mapping[str, Any]) -> dict[str, float]:
 
 def _start_tracker(prepared: Prepared) -> Tracker:
     sweep, resolved = prepared.sweep, prepared.resolved
-    uri, artifacts = sweep.settings.tracking.uri, None
+    uri, artifacts = sweep.tracking_uri, None
     if uri is None:
         uri, artifacts = f"sqlite:///{sweep.storage}/mlflow.db", str(sweep.storage / "mlartifacts")
     tracker = Tracker(uri, sweep.settings.name, artifacts)

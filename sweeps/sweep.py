@@ -102,7 +102,7 @@ class ExecutionSettings(Settings):
 
 
 class TrackingSettings(Settings):
-    """`uri: null` keeps MLflow's database in the storage folder."""
+    """`uri: null` is $MLFLOW_TRACKING_URI, else a database in the storage folder."""
 
     uri: str | None
 
@@ -156,6 +156,7 @@ class Sweep:
         self._trial_data: dict[str, Any] = data["trial"]
         self.storage = storage_folder(self.settings.storage)
         self.folder = self.storage / self.settings.name
+        self.tracking_uri = self.settings.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
         space = self.settings.search.space
         self.space_file = None if space is None else path.parent / space
         allowed = self.settings.allow_real_humans

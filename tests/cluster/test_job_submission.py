@@ -25,6 +25,7 @@ RAY = str(Path(sys.executable).parent / "ray")
 class Cluster:
     environment: dict[str, str]
     dashboard: str
+    agent: str
 
 
 def free_ports(count: int) -> list[int]:
@@ -59,7 +60,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     try:
         for port in (dashboard, agent):
             wait_for_answer(f"http://127.0.0.1:{port}/api/version", process, tmp_path / "head.log")
-        yield Cluster({**env, "RAY_ADDRESS": address}, address)
+        yield Cluster({**env, "RAY_ADDRESS": address}, address, f"http://127.0.0.1:{agent}")
     finally:
         processes = [process, *psutil.Process(process.pid).children(recursive=True)]
         for each in processes:
@@ -80,6 +81,16 @@ def wait_for_answer(url: str, process: subprocess.Popen[bytes], log: Path) -> No
         except OSError:
             time.sleep(0.2)
     raise AssertionError(f"{url} does not answer")
+
+
+def answer(url: str, method: str, headers: dict[str, str], body: bytes | None) -> int:
+    """The status of an HTTP request."""
+    request = urllib.request.Request(url, method=method, headers=headers, data=body)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return int(response.status)
+    except urllib.error.HTTPError as error:
+        return error.code
 
 
 def submit(cluster: Cluster, sweep: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
@@ -117,3 +128,28 @@ def test_a_job_with_the_token_ends_with_a_recommendation_and_one_without_is_turn
     summary = json.loads((tmp_path / "sweep" / "runs" / "toy" / "summary.json").read_text())
     assert summary["counts"]["complete"] == 2
     assert "0123456789abcdef" not in done.stdout + json.dumps(summary)
+
+
+def test_over_http_nothing_is_told_or_run_without_the_token(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    dashboard, agent = cluster.dashboard, cluster.agent
+    job = json.dumps({"entrypoint": f"touch {tmp_path}/ran"}).encode()
+    requests: list[tuple[str, str, bytes | None]] = [
+        ("GET", f"{dashboard}/api/jobs/", None),
+        ("POST", f"{dashboard}/api/jobs/", job),
+        ("PUT", f"{dashboard}/api/packages/gcs/_ray_pkg_0123456789abcdef.zip", b"zip"),
+        ("GET", f"{dashboard}/api/v0/nodes", None),
+        ("GET", f"{dashboard}/api/v0/logs", None),
+        ("GET", f"{dashboard}/nodes?view=summary", None),
+        ("POST", f"{agent}/api/job_agent/jobs/", job),
+        ("GET", f"{agent}/metrics", None),
+    ]
+    for method, url, body in requests:
+        for sent, refused in ((None, 401), ("0" * 32, 403)):
+            headers = {"Content-Type": "application/json"}
+            headers |= {"Authorization": f"Bearer {sent}"} if sent else {}
+            assert answer(url, method, headers, body) == refused, (method, url, sent)
+    with_token = {"Authorization": f"Bearer {(tmp_path / 'token').read_text()}"}
+    assert answer(f"{dashboard}/api/jobs/", "GET", with_token, None) == 200
+    assert not (tmp_path / "ran").exists()

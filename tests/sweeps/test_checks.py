@@ -239,3 +239,14 @@ def test_an_image_backbone_that_does_not_exist_is_refused_before_anything_is_tra
     sweep = Sweep(write_toy_sweep(tmp_path, **overrides), {})
     with pytest.raises(ValueError, match="no image backbone 'resnet5'"):
         check_models(sweep, load_space(sweep.space_file))
+
+
+def test_a_sweep_that_names_no_mlflow_server_uses_that_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://theirs:5000")
+    path = write_toy_sweep(tmp_path)
+    assert Sweep(path, {}).tracking_uri == "http://theirs:5000"
+    assert Sweep(path, {"tracking.uri": "http://own:5000"}).tracking_uri == "http://own:5000"
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert Sweep(path, {}).tracking_uri is None
