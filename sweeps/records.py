@@ -158,7 +158,11 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """What `write_json` wrote; None if there is no such file. Raises ValueError if it is no JSON."""
+    """What `write_json` wrote; None if there is no such file.
+
+    Raises:
+        ValueError: it is no JSON.
+    """
     try:
         data = json.loads(path.read_text())
     except FileNotFoundError:

@@ -11,7 +11,8 @@ from rich.table import Table
 
 from sweeps.plan import duration
 from sweeps.search import trial_name
-from sweeps.status import StageStatus, Status, seconds_of
+from sweeps.stage_status import StageStatus
+from sweeps.status import Status, seconds_of
 
 HEAD = 5  # trials of the leaderboard
 SAME_COMMAND = "the same command without --status continues it"
@@ -30,6 +31,8 @@ def print_status(status: Status, console: Console) -> None:
     _print_waiting(status, console)
     _print_trials(status, console)
     console.print(_cost(status))
+    if status.gpu_utilisation is not None:
+        console.print(f"GPU use while training: {status.gpu_utilisation:.0%} (mean over epochs).")
     if status.life != "finished":
         for line in _to_do(status):
             console.print(line)
@@ -65,7 +68,7 @@ def _print_running(status: Status, console: Console) -> None:
     table.add_column("attempt")
     for stage in status.running:
         epochs = "" if stage.epochs is None else f"{stage.epoch:g} of {stage.epochs}"
-        speed, gpu = stage.clips_per_second, stage.gpu_utilisation
+        speed = stage.clips_per_second
         table.add_row(
             _name(stage),
             _numbers(stage.trials),
@@ -73,7 +76,7 @@ def _print_running(status: Status, console: Console) -> None:
             duration(stage.seconds),
             epochs,
             "" if speed is None else f"{speed:.3g}",
-            "not known" if gpu is None else f"{gpu:.0%}",
+            _gpu_use(stage),
             f"{stage.attempt}{f' after: {escape(stage.why)}' if stage.why else ''}",
         )
     console.print(table)
@@ -120,9 +123,9 @@ def _print_trials(status: Status, console: Console) -> None:
 def _cost(status: Status) -> str:
     cost = status.cost
     begun = f" and {cost.begun} begun (to their last whole epoch)" if cost.begun else ""
-    since = (
-        "" if status.began is None else f"; first trial {duration(status.now - status.began)} ago"
-    )
+    since = ""
+    if status.began is not None:
+        since = f"; the first trial began {duration(status.now - status.began)} ago"
     return (
         f"Cost so far: {cost.device_seconds / 3600:.2f} device-hours "
         f"({cost.device_seconds:,.0f} device-seconds) in {cost.finished} stages{begun}{since}."
@@ -178,6 +181,12 @@ def _table(title: str) -> Table:
 
 def _name(stage: StageStatus) -> str:
     return escape(f"{stage.kind} {stage.identity[:6]} {stage.what}".strip())
+
+
+def _gpu_use(stage: StageStatus) -> str:
+    if stage.gpu_utilisation is not None:
+        return f"{stage.gpu_utilisation:.0%}"
+    return "not known" if stage.gpus else "no GPU"
 
 
 def _numbers(trials: Sequence[int]) -> str:
