@@ -64,10 +64,11 @@ class Heartbeat:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            self._beat()
+            self.beat()
             self._stop.wait(CHANGE_SECONDS)
 
-    def _beat(self) -> None:
+    def beat(self) -> None:
+        """Write what has changed, or that nothing has."""
         records = self._search.records
         for record in records[self._known :]:
             trial = self._search.config(record)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 from sweeps.plan import measured_rates
@@ -103,10 +103,9 @@ class SweepStages:
         """The mean over all epochs for which it is known, 0 to 1."""
         trained = [id_ for id_, r in self._finished.items() if r.stage["kind"] in TRAINED]
         curves = [*self._points.values(), *map(self._store.progress, trained)]
-        known = [
-            p["gpu_utilisation"] for points in curves for p in points if "gpu_utilisation" in p
-        ]
-        return mean(known) if known else None
+        known = [point.get("gpu_utilisation") for points in curves for point in points]
+        busy = [each for each in known if each is not None]
+        return mean(busy) if busy else None
 
     def missing(self) -> list[str]:
         """Stages that are not finished and that something still needs."""
@@ -170,17 +169,19 @@ class SweepStages:
         return prices
 
     def _price_of_one_more(self, prices: Mapping[str, float]) -> float | None:
-        """Device-seconds that another trial adds: the mean over those of the sampler so far.
+        """Device-seconds that another trial adds to what the trials before it need.
 
-        Before there are any, over all but the first, which pays for what all share.
+        The mean over those of the sampler so far; before there are any, the median over the
+        others, for one of them pays for what all share. None: no trial is known.
         """
         added = dict.fromkeys(self._trials, 0.0)
         for identity, price in prices.items():
             if trials := self._planned[identity]["trials"]:
                 added[min(trials)] = added.get(min(trials), 0.0) + price
-        suggested = {n for n, record in self._trials.items() if record.origin == "suggested"}
-        like = [cost for n, cost in added.items() if (n in suggested if suggested else n > 0)]
-        return mean(like) if like else None
+        suggested = [n for n, record in self._trials.items() if record.origin == "suggested"]
+        if suggested:
+            return mean(added[number] for number in suggested)
+        return median(added.values()) if added else None
 
     def _left(self, identity: str, price: float) -> float:
         return price * (1 - self._done(identity))
