@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:  # run as a script: this folder is on the path, the project is not
     sys.path.insert(0, str(ROOT))
 
+from sweeps.run import run_sweep  # noqa: E402
 from sweeps.status import read_status  # noqa: E402
 from sweeps.status_tables import print_status  # noqa: E402
 from sweeps.sweep import Sweep, parse_assignments  # noqa: E402
@@ -78,9 +79,6 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.status:
             print_status(read_status(sweep.folder, StageStore(sweep.storage / "stages")), console)
             return 0
-        # Imported here: MLflow takes seconds, and the status needs none of it.
-        from sweeps.run import run_sweep
-
         run_sweep(sweep, console, dry_run=arguments.dry_run)
     except ValueError as error:
         if os.environ.get("SWEEPS_TRACEBACK"):
