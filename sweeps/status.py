@@ -38,7 +38,7 @@ class Status:
     records: Sequence[TrialRecord]
     running: Sequence[StageStatus]
     waiting: Sequence[StageStatus]
-    later: int  # stages that wait for these
+    later: int  # stages of the known trials that are to come after these
     cost: Cost
     gpu_utilisation: float | None  # 0 to 1, over all epochs for which it is known
     to_do: ToDo

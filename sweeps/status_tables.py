@@ -96,7 +96,7 @@ def _print_waiting(status: Status, console: Console) -> None:
             )
         console.print(table)
     if status.later > 0 and status.life != "finished":
-        console.print(f"{status.later} more stages of the known trials wait for their inputs.")
+        console.print(f"{status.later} more stages of the known trials come after these.")
 
 
 def _print_trials(status: Status, console: Console) -> None:
