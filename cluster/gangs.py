@@ -194,7 +194,7 @@ def _carry_out_orders(config: dict[str, Any]) -> None:
     number, mistake = 0, None
     while order := ray.get(stages.next_order.remote(gang, rank, number, mistake)):
         number, attempt = order
-        mistake = work(attempt)
+        mistake = work(attempt, rank)
         # What the stage held is free before the next one comes, or others on the device want it.
         gc.collect()
         if torch := sys.modules.get("torch"):

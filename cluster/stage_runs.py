@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -39,8 +40,10 @@ class Attempt:
     stages: Any  # the `Stages` actor, asked whether the stage is still wanted
 
 
-def work(attempt: Attempt) -> str | None:
+def work(attempt: Attempt, rank: int = 0) -> str | None:
     """Run the stage on this process until it is finished, or stopped because nobody wants it.
+
+    `rank`: this process's among those that run it.
 
     Returns the user's mistake, if there was one: the next attempt would end the same way. What is
     raised instead leaves the process in doubt (memory, the device): it should end.
@@ -48,6 +51,7 @@ def work(attempt: Attempt) -> str | None:
     from trainables.stage_run import NonFiniteLoss, StageStopped
     from trainables.stages.run import run_stage
 
+    attempt.stages.at_work.remote(attempt.stage.identity, rank, socket.gethostname())
     datasets: Mapping[str, Dataset] = ray.get(attempt.datasets)
 
     def unwanted() -> bool:

@@ -52,6 +52,8 @@ class Stages:
         self._workers = Workers()
         self._states: dict[str, dict[str, Any]] = {}  # identity -> its last event
         self._events: list[dict[str, Any]] = []
+        self._attempt_events: dict[str, dict[str, Any]] = {}  # identity -> its last "started"
+        self._hosts: dict[str, dict[int, str]] = {}  # identity -> rank -> host, of that attempt
 
     async def want(self, stage: Stage, trial: int, datasets: list[ray.ObjectRef]) -> dict[str, Any]:
         """The record of `stage`, once it is finished.
@@ -81,6 +83,10 @@ class Stages:
     async def unwanted(self, identity: str) -> bool:
         return not self._wanted_by[identity]
 
+    async def at_work(self, identity: str, rank: int, host: str) -> None:
+        """A worker says where it runs the stage."""
+        self._hosts[identity][rank] = host
+
     async def next_order(
         self, gang: str, rank: int, number: int, mistake: str | None
     ) -> tuple[int, Attempt] | None:
@@ -92,17 +98,26 @@ class Stages:
         return self._events[since:], len(self._events)
 
     async def status(self) -> list[dict[str, Any]]:
-        """The last event of each stage that runs or waits; `why` says what a queued one lacks."""
+        """The last event of each stage that runs or waits.
+
+        One that runs has `attempt`, `since` when that runs, and the `hosts` of its workers; for
+        one that is queued, `why` says what it lacks.
+        """
         last = self._states.values()
         running = [event for event in last if event["state"] in ("started", "progress", "retry")]
         queued = [event for event in last if event["state"] == "queued"]
         return [
-            *running,
+            *({**event, **self._attempt_now(event["identity"])} for event in running),
             *(
                 {**event, "why": self._room.why(event["identity"], event["needs"])}
                 for event in queued
             ),
         ]
+
+    def _attempt_now(self, identity: str) -> dict[str, Any]:
+        began = self._attempt_events[identity]
+        hosts = sorted({*self._hosts[identity].values()})
+        return {"attempt": began["attempt"], "since": began["time"], "hosts": hosts}
 
     async def _once(self, stage: Stage) -> Record:
         if stage.identity not in self._runs:
@@ -235,3 +250,6 @@ class Stages:
         }
         self._events.append(event)
         self._states[stage.identity] = event
+        if state == "started":
+            self._attempt_events[stage.identity] = event
+            self._hosts[stage.identity] = {}

@@ -16,12 +16,16 @@ if str(ROOT) not in sys.path:  # run as a script: this folder is on the path, th
     sys.path.insert(0, str(ROOT))
 
 from sweeps.run import run_sweep  # noqa: E402
+from sweeps.status import read_status  # noqa: E402
+from sweeps.status_tables import print_status  # noqa: E402
 from sweeps.sweep import Sweep, parse_assignments  # noqa: E402
 from sweeps.terminal import make_console  # noqa: E402
+from trainables.stage_store import StageStore  # noqa: E402
 
 EXAMPLES = """examples:
   python sweeps/mixing.py                                   the demo
   python sweeps/mixing.py my.yaml --dry-run                 the plan and its price
+  python sweeps/mixing.py my.yaml --status                  what runs, what waits, the cost so far
   python sweeps/mixing.py my.yaml --trials 40               more trials of the same sweep
   python sweeps/mixing.py my.yaml --set trial.seed=1 --set name=my-seed-1
   ray job submit --working-dir . -- python sweeps/mixing.py my.yaml
@@ -44,8 +48,16 @@ def main(argv: list[str] | None = None) -> int:
         metavar="SWEEP.yaml",
         help="the sweep file (default: the demo)",
     )
-    parser.add_argument(
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
         "--dry-run", action="store_true", help="print the plan and its price, touch nothing"
+    )
+    instead.add_argument(
+        "--status",
+        action="store_true",
+        help="print what runs where, what waits, cost so far, estimated end and leaderboard, from "
+        "the files of the sweep: while it runs or later, here or on another machine; touches "
+        "nothing",
     )
     parser.add_argument(
         "--trials", type=int, metavar="N", help="trials in all, baselines included; more extends"
@@ -63,7 +75,11 @@ def main(argv: list[str] | None = None) -> int:
         overrides = parse_assignments(arguments.set)
         if arguments.trials is not None:
             overrides["search.trials"] = arguments.trials
-        run_sweep(Sweep(arguments.sweep, overrides), console, dry_run=arguments.dry_run)
+        sweep = Sweep(arguments.sweep, overrides)
+        if arguments.status:
+            print_status(read_status(sweep.folder, StageStore(sweep.storage / "stages")), console)
+            return 0
+        run_sweep(sweep, console, dry_run=arguments.dry_run)
     except ValueError as error:
         if os.environ.get("SWEEPS_TRACEBACK"):
             raise

@@ -104,13 +104,9 @@ def read_sweep(folder: Path) -> dict[str, Any] | None:
     """The stored settings; None where the sweep is new. Raises ValueError if damaged."""
     path = folder / "sweep.json"
     try:
-        settings = json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
+        return read_json(path)
     except ValueError as error:
         raise ValueError(f"{path}: is no JSON ({error}); restore it, or rename the sweep") from None
-    assert isinstance(settings, dict)
-    return settings
 
 
 def check_same_sweep(
@@ -159,6 +155,20 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """What `write_json` wrote; None if there is no such file.
+
+    Raises:
+        ValueError: it is no JSON.
+    """
+    try:
+        data = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    assert isinstance(data, dict)
+    return data
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -10,6 +10,7 @@ from rich.console import Console
 from cluster.tracking import Tracker
 from search_spaces.parameters import SimplexParameter
 from search_spaces.space import Space
+from sweeps.heartbeat import Heartbeat
 from sweeps.plan import plan_lines, print_plan
 from sweeps.prepare import Prepared, only_one, prepare
 from sweeps.records import write_json, write_sweep
@@ -88,6 +89,8 @@ def _run_what_is_not_done(prepared: Prepared, watch: Watch, terminal: Terminal) 
         stages = StagesHandle(store, prepared.data, settings.execution)
         stages.check_room(planned.stage for planned in prepared.plan.missing)
         watch.follow(stages.events)
+        heartbeat = Heartbeat(search, prepared.data, stages.status)
+        heartbeat.start()
 
         def run() -> None:
             run_trials(
@@ -107,14 +110,17 @@ def _run_what_is_not_done(prepared: Prepared, watch: Watch, terminal: Terminal) 
                     run()
             if curve := missing(curve_stages(search, prepared.data)):
                 terminal.say("the search is over: scoring every coefficient of its averages")
+                heartbeat.expect(curve)
                 stages.want_all(curve)
             if report := missing(report_stages(search, prepared.data)):
                 terminal.say("the search is over: reading the report split, once")
+                heartbeat.expect(report)
                 stages.want_all(report)
         except StageFailed as error:  # after the search: its answer still stands
             terminal.say(f"[red]not all could be scored after the search:[/red] {error}")
         finally:
             watch.stop()
+            heartbeat.stop()
 
 
 def _write_answer(prepared: Prepared, tracker: Tracker) -> dict[str, Any]:

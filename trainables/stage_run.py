@@ -12,6 +12,7 @@ import torch
 
 from trainables.config import Execution
 from trainables.data.catalog import Dataset
+from trainables.gpu_meter import GpuMeter
 from trainables.stage import Stage
 from trainables.stage_store import StageStore
 
@@ -44,6 +45,7 @@ class StageRun:
     execution: Execution
     should_stop: Callable[[], bool]
     device: torch.device
+    gpu: GpuMeter
     started: float = field(default_factory=time.monotonic)
 
     def seconds(self) -> float:

@@ -148,9 +148,12 @@ def train(
             progress.point, progress.sums = {**means, **evaluate()}, {}
             if averages is not None:
                 averages.after_epoch(epoch)  # before the checkpoint that follows
+            busy = [part for part in gathered(run.gpu.since_last()) if part is not None]
             if rank() == 0:
                 seconds = progress.device_seconds / world_size() + run.seconds()
                 times = {"clips_per_second": clips_per_second, "seconds": seconds}
+                if busy:
+                    times["gpu_utilisation"] = sum(busy) / len(busy)
                 point = {"epoch": epoch, **progress.point, "lr": lr, **times}
                 run.store.add_progress(run.stage.identity, point)
             clock = _Clock(progress.step)

@@ -171,6 +171,9 @@ def test_who_waits_for_room_holds_nothing_and_is_forgotten_when_dropped(start: S
     until(lambda: "queued" in states(stages, queued))
     status = {event["identity"]: event for event in stages.status()}
     assert status[queued.identity]["why"] == "needs 2 CPU, free 1"
+    assert status[running.identity]["hosts"] == [socket.gethostname()]
+    assert status[running.identity]["attempt"] == 1
+    assert status[running.identity]["since"] <= time.time()
     stages.drop(2)
     with pytest.raises(Exception, match="StageDropped"):
         get(dropped)

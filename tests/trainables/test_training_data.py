@@ -9,6 +9,7 @@ import torch
 from tests.toy import AUGMENT, OPTIMIZER, toy_data, toy_execution, toy_trial
 from trainables import training_data
 from trainables.config import FinetuneSettings
+from trainables.gpu_meter import GpuMeter
 from trainables.settings import parse
 from trainables.stage import Stage
 from trainables.stage_run import StageRun
@@ -32,6 +33,7 @@ def run(tmp_path: Path, **execution: Any) -> StageRun:
         execution=toy_execution(**execution),
         should_stop=lambda: False,
         device=torch.device("cpu"),
+        gpu=GpuMeter(torch.device("cpu")),
     )
 
 

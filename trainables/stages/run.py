@@ -10,6 +10,7 @@ import torch.distributed as dist
 
 from trainables.config import Execution
 from trainables.data.catalog import Dataset
+from trainables.gpu_meter import GpuMeter
 from trainables.process_group import join_process_group, rank, world_size
 from trainables.stage import TRAINED, Stage
 from trainables.stage_run import Outcome, StageRun
@@ -73,9 +74,11 @@ def run_stage(
         execution=execution,
         should_stop=should_stop,
         device=device,
+        gpu=GpuMeter(device),
     )
     if stage.kind in TRAINED or rank() == 0:
-        outcome = KINDS[stage.kind](run)
+        with run.gpu:
+            outcome = KINDS[stage.kind](run)
         if rank() == 0:
             _publish(run, outcome)
     if world_size() > 1:
