@@ -17,7 +17,9 @@ fail() {
 
 # A process's start in clock ticks, nothing for one that has ended: with it, a number that was given
 # out again is not taken for ours.
-started_at() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | awk '$1 != "Z" { print $20 }'; }
+started_at() {
+  { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null || true; } | awk '$1 != "Z" { print $20 }'
+}
 
 # The process number of a service that runs; fails where it does not.
 pid_of() {

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -162,7 +163,11 @@ def test_up_again_starts_only_what_has_ended_at_its_old_address(local: Local) ->
     assert set(before) == {"head", "mlflow", "postgres", "worker-1", "worker-2"}
     assert local.script("status.sh").returncode == 0
     psutil.Process(int(before["mlflow"].split()[0])).kill()  # its children live, and hold the port
-    status = local.script("status.sh")
+    for _ in range(100):  # a killed process takes a moment to end
+        status = local.script("status.sh")
+        if status.returncode:
+            break
+        time.sleep(0.2)
     assert status.returncode == 1 and "mlflow: ended" in status.stdout
     again = local.script("up.sh", "2", "1")
     assert again.returncode == 0, again.stdout + again.stderr
