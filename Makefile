@@ -1,7 +1,7 @@
 # Two commands: `make demo` and `make test`. Each makes the environment it needs in .venv first.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: demo ui test check claim gestures clean help
+.PHONY: demo ui test test-slow check claim gestures clean help
 
 PORT ?= 5000
 STORAGE ?= runs
@@ -19,8 +19,11 @@ ui: $(INSTALLED) ## MLflow on the demo's database, http://localhost:5000
 	MLFLOW_DISABLE_TELEMETRY=true .venv/bin/mlflow server --host 127.0.0.1 --port $(PORT) \
 	  --backend-store-uri sqlite:///$(abspath $(STORAGE))/mlflow.db
 
-test: $(INSTALLED) check ## lint, types and every test
-	.venv/bin/pytest
+test: $(INSTALLED) check ## lint, types and every test that does not take minutes
+	.venv/bin/pytest -m "not slow"
+
+test-slow: $(INSTALLED) ## the rest: a cluster of three nodes with PostgreSQL, on this machine
+	.venv/bin/pytest -m slow
 
 check: $(INSTALLED) ## ruff and mypy
 	.venv/bin/ruff check .

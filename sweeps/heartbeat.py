@@ -38,7 +38,7 @@ class Heartbeat:
         self._planned: dict[str, dict[str, Any]] = {}  # identity -> what plan.json says of it
         self._known = 0  # trials whose stages are planned
         for number, (_, trial) in search.known().items():
-            self._plan(trial_stages(trial, data).all(), number)
+            self._plan(trial_stages(trial, data).searched(), number)
             self._known = number + 1
         self._plan_written = False
         self._last: list[dict[str, Any]] | None = None
@@ -72,7 +72,7 @@ class Heartbeat:
         records = self._search.records
         for record in records[self._known :]:
             trial = self._search.config(record)
-            self._plan(trial_stages(trial, self._data).all(), record.number)
+            self._plan(trial_stages(trial, self._data).searched(), record.number)
             self._known, self._plan_written = record.number + 1, False
         if not self._plan_written:
             plan = {
