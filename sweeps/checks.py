@@ -11,10 +11,10 @@ from sweeps.given import GivenTrial
 from sweeps.plan import excess_repetition
 from sweeps.sweep import Sweep
 from trainables.config import AlignSettings, FinetuneSettings, MaeSettings, TrialConfig
+from trainables.data.batch_order import check_parts, pairing_of
 from trainables.data.catalog import Dataset, require_splits
 from trainables.data.mixture import exact_shares
 from trainables.settings import nearest
-from trainables.training_data import check_parts, pairing_of
 from trainables.training_settings import TSN, Share
 
 

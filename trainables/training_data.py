@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from trainables.config import AlignSettings, FinetuneSettings, MaeSettings
-from trainables.data.batch_order import Pairing
+from trainables.data.batch_order import Pairing, check_parts, pairing_of
 from trainables.data.catalog import Dataset
 from trainables.data.loader import Batch, check_unreadable, training_batches
 from trainables.data.mixture import Mixture
 from trainables.process_group import rank, world_size
 from trainables.settings import parse
 from trainables.stage_run import StageRun
-from trainables.training_settings import AugmentSettings, ClipSettings, MixupSettings
+from trainables.training_settings import AugmentSettings, ClipSettings
 
 Mixed = TypeVar("Mixed", MaeSettings, AlignSettings)
 
@@ -141,26 +141,3 @@ def downstream_data(
         pairing=pairing,
         resample={},
     )
-
-
-def pairing_of(mixup: MixupSettings | None) -> Pairing:
-    if mixup is None:
-        return None
-    return "across_sources" if mixup.across_sources else "within_source"
-
-
-def check_parts(
-    batch_size: int, pairing: Pairing, per_device_batch: int | None, workers: int
-) -> None:
-    """Raises ValueError where a process would get nothing, or pairs would be cut."""
-    unit, what = (1, "clip") if pairing is None else (2, "pair of clips to mix")
-    if batch_size // unit < workers:
-        raise ValueError(
-            f"optimizer.batch_size {batch_size} gives {workers} workers no {what} each; "
-            "lower execution.workers or raise batch_size"
-        )
-    if per_device_batch is not None and per_device_batch % unit:
-        raise ValueError(
-            f"execution.per_device_batch {per_device_batch} is odd, which cuts a pair of clips "
-            f"that mixup mixes; make it {per_device_batch + 1}, or set mixup: null"
-        )

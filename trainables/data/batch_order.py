@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 from trainables.data.mixture import Mixture, hashed
+from trainables.training_settings import MixupSettings
 
 # With whom a view may be mixed; None: nothing is mixed.
 Pairing = Literal[None, "within_source", "across_sources"]
@@ -49,3 +50,26 @@ def shard(order: list[int], rank: int, world_size: int, pairing: Pairing) -> lis
     units = len(order) // unit
     first, last = (unit * (part * units // world_size) for part in (rank, rank + 1))
     return order[first : len(order) if rank + 1 == world_size else last]
+
+
+def pairing_of(mixup: MixupSettings | None) -> Pairing:
+    if mixup is None:
+        return None
+    return "across_sources" if mixup.across_sources else "within_source"
+
+
+def check_parts(
+    batch_size: int, pairing: Pairing, per_device_batch: int | None, workers: int
+) -> None:
+    """Raises ValueError where a process would get nothing, or pairs would be cut."""
+    unit, what = (1, "clip") if pairing is None else (2, "pair of clips to mix")
+    if batch_size // unit < workers:
+        raise ValueError(
+            f"optimizer.batch_size {batch_size} gives {workers} workers no {what} each; "
+            "lower execution.workers or raise batch_size"
+        )
+    if per_device_batch is not None and per_device_batch % unit:
+        raise ValueError(
+            f"execution.per_device_batch {per_device_batch} is odd, which cuts a pair of clips "
+            f"that mixup mixes; make it {per_device_batch + 1}, or set mixup: null"
+        )
