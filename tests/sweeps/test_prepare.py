@@ -81,3 +81,46 @@ def test_what_is_odd_about_a_dataset_is_said(tmp_path: Path) -> None:
     assert "without: 11" in said
     _, said = prepared(tmp_path, suite)
     assert "ikea" not in said
+
+
+MISSPELT = {"align.epoch": {"type": "int", "low": 1, "high": 2}}
+REAL = "  people: {clips: synthetic.csv, root: synthetic, humans: real}\n"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"trial__align__mixture__shares": {"people": 1}}, "pre-training on real people"),
+        ({"space": {"parameters": MISSPELT}}, "did you mean 'align.epochs'"),
+        ({"trial__model": {"name": "tsn_resnt50", "vit": None}, "trial__mae": None}, "resnt50"),
+        ({"execution__align__workers": 9}, "gives 9 workers no clip each"),
+    ],
+)
+def test_each_check_stands_between_a_sweep_and_its_training(
+    tmp_path: Path, overrides: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        prepared(tmp_path, REAL, **overrides)
+
+
+def test_a_clip_that_is_not_there_is_named_before_anything_is_trained(tmp_path: Path) -> None:
+    prepared(tmp_path, "")
+    (tmp_path / "scenes" / "3.mp4").unlink()
+    with pytest.raises(ValueError, match=r"'scenes': 1 of 8 clips do not exist .*: 3\.mp4"):
+        prepare(Sweep(tmp_path / "sweep.yaml", {}), Console(file=io.StringIO()), dry_run=True)
+
+
+def test_a_point_that_is_left_out_for_its_people_is_told(tmp_path: Path) -> None:
+    shares = {"align.mixture.shares": {"people": 1}}
+    point = {"name": "with people", "set": shares, "real_humans": True}
+    ready, _ = prepared(tmp_path, REAL, search__points=[point])
+    assert ready.left_out == [
+        "with people is left out: it pre-trains on real people and allow_real_humans is false."
+    ]
+    assert "people" not in ready.sources
+
+
+def test_throughput_that_is_given_prices_the_plan(tmp_path: Path) -> None:
+    rates = {"mae": 1.0, "align": 2.0, "finetune": 1.0, "tasks": 4.0}
+    ready, _ = prepared(tmp_path, "", execution__clips_per_second=rates)
+    assert all(planned.seconds is not None for planned in ready.plan.stages)
