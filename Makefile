@@ -22,7 +22,7 @@ ui: $(INSTALLED) ## MLflow on the demo's database, http://localhost:5000
 test: $(INSTALLED) check ## lint, types and every test that does not take minutes
 	.venv/bin/pytest -m "not slow"
 
-test-slow: $(INSTALLED) ## the rest: a cluster of three nodes with PostgreSQL, on this machine
+test-slow: $(INSTALLED) ## the rest: clusters of several nodes on this machine, one with PostgreSQL
 	.venv/bin/pytest -m slow
 
 check: $(INSTALLED) ## ruff and mypy

@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.sweeps.commands import ROOT, environment
 
 
+@pytest.mark.slow
 def test_what_only_waits_runs_on_the_nodes_with_the_resource_for_it(tmp_path: Path) -> None:
     here = Path(__file__).parent
     done = subprocess.run(

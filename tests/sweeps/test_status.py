@@ -325,6 +325,7 @@ def test_the_status_writes_nothing_and_needs_neither_ray_mlflow_nor_torch(tmp_pa
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_a_real_sweep_is_seen_while_it_runs_and_after_it_has_ended(tmp_path: Path) -> None:
     sweep = write_world_sweep(
         tmp_path, trial__mae__epochs=0, trial__align__epochs=30, search__trials=2
