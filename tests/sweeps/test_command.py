@@ -78,8 +78,9 @@ def test_a_changed_sweep_is_refused_and_names_the_change(tmp_path: Path) -> None
 
 def test_an_empty_manifest_is_refused(tmp_path: Path) -> None:
     (tmp_path / "clips.csv").write_text("")
-    (tmp_path / "catalog.yaml").write_text(
-        "datasets:\n  synthetic: {clips: clips.csv, root: ., humans: virtual}\n"
-    )
+    entry = "{clips: clips.csv, root: ., humans: virtual}"
+    names = ("synthetic", "scenes", "low_bias", "high_bias")
+    lines = "".join(f"  {name}: {entry}\n" for name in names)
+    (tmp_path / "catalog.yaml").write_text(f"datasets:\n{lines}")
     said = refusal(tmp_path, datasets={"catalog": "catalog.yaml"})
     assert "clips.csv" in said
