@@ -155,6 +155,7 @@ def test_synapt_trains_its_networks_on_its_mixes_of_classes(catalog: Path, tmp_p
         **{
             "search.points": points,
             "trial.model.name": "tsn_resnet10t",
+            "trial.align.clips_per_epoch": 64,  # the largest batch of its space
             "trial.clip": {"frames": 8, "seconds": 1.0, "resolution": 32, "normalize": "imagenet"},
             "trial.downstream": DOWNSTREAM[:1],
         },
@@ -162,7 +163,7 @@ def test_synapt_trains_its_networks_on_its_mixes_of_classes(catalog: Path, tmp_p
     assert "| method | ucf101 probe | ucf101 FT |" in report
     (mixed,) = [t for t in summary["trials"] if t["name"].endswith("75 / 75 classes")]
     (align,) = [s for s in mixed["stages"].values() if s["kind"] == "align"]
-    assert align["mixture"]["realised"] == {"nhk_75": 6, "synapt_75": 6}
+    assert align["mixture"]["realised"] == {"nhk_75": 32, "synapt_75": 32}
 
 
 def test_both_files_of_ppma_hold_the_same_recipe() -> None:
