@@ -42,7 +42,7 @@ def _plot_curve(
     for name in summary["downstream"]:
         ys = [100 * point["scores"][name] for point in curve["points"]]
         axes.plot(xs, ys, "o-", ms=3, label=name)
-    axes.plot(xs, [100 * _mean(point) for point in curve["points"]], "kD-", ms=3, label="mean")
+    axes.plot(xs, [100 * point["mean"] for point in curve["points"]], "kD-", ms=3, label="mean")
     ends = [identity[:6] for identity in curve["between"].values()]
     return _finish(
         figure,
@@ -51,10 +51,6 @@ def _plot_curve(
         f"coefficient from {ends[0]} to {ends[1]}",
         folder / f"averaging_curve_{number}.png",
     )
-
-
-def _mean(point: Mapping[str, Any]) -> float:
-    return float(sum(point["scores"].values()) / len(point["scores"]))
 
 
 def _share_of(source: str) -> Callable[[Mapping[str, Any]], float]:

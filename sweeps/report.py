@@ -90,10 +90,7 @@ def _best_coefficients(curves: list[Any]) -> list[str]:
     """A line for each pair of weights: which coefficient between them a probe likes best."""
     lines = []
     for number, curve in enumerate(curves, start=1):
-        means = {
-            point["coefficient"]: sum(point["scores"].values()) / len(point["scores"])
-            for point in curve["points"]
-        }
+        means = {point["coefficient"]: point["mean"] for point in curve["points"]}
         if means:
             best = max(means, key=lambda coefficient: means[coefficient])
             ends = " and ".join(f"`{identity[:6]}`" for identity in curve["between"].values())

@@ -62,13 +62,14 @@ def curves(search: Search, data: Mapping[str, Dataset]) -> list[Curve]:
     """One for each pair of endpoints that some trial has averaged with `scored_together`."""
     found: dict[tuple[str, ...], Curve] = {}
     for record in search.records:
-        if record.state != "complete":
-            continue
         config = search.config(record)
-        average, weights = config.average, trial_stages(config, data).weights
+        average = config.average
         coefficients = sorted({*average.scored_together, average.coefficient})
-        if weights.settings.get("method") != "interpolate" or len(coefficients) < 2:
+        if record.state != "complete" or len(coefficients) < 2:
             continue
+        if average.method not in ("interpolate", "wise_ft") or not config.align.epochs:
+            continue
+        weights = trial_stages(config, data).weights
         between = {role: stage.identity for role, stage in weights.inputs.items()}
         if tuple(between.values()) in found:
             continue
@@ -224,7 +225,8 @@ def _curves(search: Search, data: Mapping[str, Dataset], store: StageStore) -> l
             known = {name: store.record(stage.identity) for name, stage in probes.items()}
             scores = {name: r.metrics["accuracy"] for name, r in known.items() if r is not None}
             if len(scores) == len(known):
-                points.append({"coefficient": coefficient, "scores": scores})
+                mean = sum(scores.values()) / len(scores)
+                points.append({"coefficient": coefficient, "scores": scores, "mean": mean})
         found.append({"between": curve.between, "points": points})
     return found
 

@@ -101,8 +101,8 @@ def test_a_curve_has_a_line_for_each_dataset_and_a_single_point_is_none(
     drawn: dict[str, Any], tmp_path: Path
 ) -> None:
     points = [
-        {"coefficient": 0.0, "scores": {"low": 0.25}},
-        {"coefficient": 1.0, "scores": {"low": 0.75}},
+        {"coefficient": 0.0, "scores": {"low": 0.25}, "mean": 0.25},
+        {"coefficient": 1.0, "scores": {"low": 0.75}, "mean": 0.75},
     ]
     between = {"w0": "0123456789", "w1": "abcdefghij"}
     curves = [{"between": between, "points": points[:1]}, {"between": between, "points": points}]

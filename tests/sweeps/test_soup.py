@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 from sweeps.soup import FinishedTrial, differences, soup_of
-from tests.toy import toy_data, toy_trial
+from tests.toy import MIXUP, toy_data, toy_trial
 from trainables.config import TrialConfig
 from trainables.settings import parse, with_overrides
 from trainables.stage import Stage
@@ -49,15 +49,6 @@ def test_the_soup_is_made_of_the_alignments_that_were_scored_best_first() -> Non
     assert [stage.inputs[f"w{i}"].identity for i in range(3)] == [
         aligned(trials[number].trial).identity for number in soup.members
     ]
-
-
-MIXUP = {
-    "mixup_alpha": 0.8,
-    "cutmix_alpha": 1.0,
-    "probability": 1.0,
-    "switch_probability": 0.5,
-    "across_sources": False,
-}
 
 
 def test_a_trial_that_does_not_fit_is_refused_with_its_reason() -> None:

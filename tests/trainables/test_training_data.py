@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.toy import AUGMENT, OPTIMIZER, toy_data, toy_execution, toy_trial
+from tests.toy import AUGMENT, MIXUP, OPTIMIZER, toy_data, toy_execution, toy_trial
 from trainables import training_data
 from trainables.config import FinetuneSettings
 from trainables.gpu_meter import GpuMeter
@@ -15,14 +15,6 @@ from trainables.stage import Stage
 from trainables.stage_run import StageRun
 from trainables.stage_store import StageStore
 from trainables.training_data import TrainingData, downstream_data, mixed_data
-
-MIXUP = {
-    "mixup_alpha": 0.8,
-    "cutmix_alpha": 1.0,
-    "probability": 1.0,
-    "switch_probability": 0.5,
-    "across_sources": False,
-}
 
 
 def run(tmp_path: Path, **execution: Any) -> StageRun:

@@ -11,15 +11,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from trainables.config import FinetuneSettings
-from trainables.models.heads import Classifier, label_space
-from trainables.models.video_vit import VideoViT
+from trainables.models.trunk import Trunk
 from trainables.settings import parse
 from trainables.stage_run import Outcome, StageRun
 from trainables.stages.average import Weights, combined, endpoints_of
-from trainables.stages.classification import Classification
-from trainables.stages.training import starting_trunk, train_stage
+from trainables.stages.finetune import downstream_classifier, train_downstream
+from trainables.stages.training import starting_trunk
 from trainables.stages.weights import check_same_tensors
-from trainables.training_data import downstream_data
 
 
 def run_learned_average(run: StageRun) -> Outcome:
@@ -32,14 +30,13 @@ def run_learned_average(run: StageRun) -> Outcome:
         for endpoint in endpoints_of(run)
     ]
     averaged = AveragedTrunk(trunk.to(run.device), endpoints, stage["learned"])
-    dataset = run.datasets[stage["dataset"]]
-    space = label_space({dataset.name: dataset.classes}, "union")
-    model = Classifier(cast(VideoViT, averaged), space)  # which asks for a width and a forward
-    return train_stage(
+    # A classifier asks its trunk for a width and a forward alone.
+    model = downstream_classifier(run, cast(Trunk, averaged))
+    return train_downstream(
         run,
-        Classification(model, settings, stage["seed"]),
-        data=downstream_data(run, clip, settings, dataset, seed=stage["seed"]),
-        optimizer=settings.optimizer,
+        model,
+        settings,
+        clip,
         depth=trunk.depth,
         tensors={"weights": averaged.weights},
         evaluate=partial(coefficient_curves, averaged),
