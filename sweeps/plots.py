@@ -86,22 +86,93 @@ def _plot(
     return _finish(figure, axes, summary, label, folder / f"{label.replace(' ', '_')}.png")
 
 
-def _axes() -> tuple[Any, Any]:
+def _axes(width: float = 6.5) -> tuple[Any, Any]:
     import matplotlib
 
     matplotlib.use("Agg")  # no screen
     from matplotlib import pyplot
 
-    return pyplot.subplots(figsize=(6.5, 4), layout="constrained")
+    return pyplot.subplots(figsize=(width, 4), layout="constrained")
 
 
 def _finish(figure: Any, axes: Any, summary: Mapping[str, Any], label: str, path: Path) -> Path:
-    from matplotlib import pyplot
-
     axes.set(xlabel=label, ylabel="top-1 on the selection split, %", title=summary["sweep"])
     axes.set_xlim(-0.05, 1.05)
     figure.legend(loc="outside lower center", ncols=4, fontsize="small")
     axes.grid(alpha=0.3)
+    return _save(figure, path)
+
+
+def _save(figure: Any, path: Path) -> Path:
+    from matplotlib import pyplot
+
     figure.savefig(path, dpi=150)
     pyplot.close(figure)
     return path
+
+
+def plot_parallel(summary: Mapping[str, Any], folder: Path) -> list[Path]:
+    """A line a trial through all that was varied, to its score; no plot of fewer than two axes."""
+    trials = [t for t in summary["trials"] if t["score"] is not None and t["varied"]]
+    rows = [_coordinates(trial) for trial in trials]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    names = [name for name in names if len({row.get(name) for row in rows}) > 1]
+    if len(names) < 2 or len(trials) < 3:
+        return []
+    from matplotlib import colormaps
+
+    scores = [100 * trial["score"] for trial in trials]
+    low, high = min(scores), max(scores)
+    figure, axes = _axes(width=2.2 * (len(names) + 1))
+    columns = [_Column([row.get(name) for row in rows]) for name in names]
+    columns.append(_Column(scores))
+    for place in reversed(range(len(trials))):  # the best last, on top
+        shade = (scores[place] - low) / ((high - low) or 1.0)
+        axes.plot(
+            range(len(columns)),
+            [column.heights[place] for column in columns],
+            color=colormaps["viridis"](shade),
+            lw=2.5 if place == 0 else 1.2,
+            alpha=1.0 if place == 0 else 0.65,
+        )
+    for x, column in enumerate(columns):
+        axes.axvline(x, color="black", lw=0.8)
+        for height, label in column.ticks:
+            axes.text(x + 0.03, height, label, fontsize="x-small", va="center")
+    shown = [".\n".join(name.rsplit(".", 1)) for name in names]
+    axes.set_xticks(range(len(columns)), [*shown, "score, %"], fontsize="small")
+    axes.set(yticks=[], title=f"{summary['sweep']}: every trial, the best one thick")
+    axes.set_xlim(-0.1, len(columns) - 0.6)
+    axes.spines[:].set_visible(False)
+    return [_save(figure, folder / "parallel_coordinates.png")]
+
+
+def _coordinates(trial: Mapping[str, Any]) -> dict[str, Any]:
+    """Setting -> value, a mixture as the shares of all its sources but the first."""
+    found: dict[str, Any] = {}
+    for path, value in trial["varied"].items():
+        if isinstance(value, Mapping):
+            found |= {f"share.{source}": float(share) for source, share in [*value.items()][1:]}
+        else:
+            found[path] = value
+    return found
+
+
+class _Column:
+    """One axis: how high each trial stands on it, and its labels; without a value at the foot."""
+
+    def __init__(self, values: list[Any]) -> None:
+        there = [value for value in values if value is not None]
+        numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in there)
+        distinct = sorted(set(there)) if numbers else sorted({*there}, key=str)
+        if numbers:
+            low, spread = distinct[0], (distinct[-1] - distinct[0]) or 1
+            at = {value: (value - low) / spread for value in distinct}
+            labelled = distinct if len(distinct) <= 6 else [distinct[0], distinct[-1]]
+            self.ticks = [(at[value], f"{value:.4g}") for value in labelled]
+        else:
+            at = {value: n / max(1, len(distinct) - 1) for n, value in enumerate(distinct)}
+            self.ticks = [(at[value], str(value)) for value in distinct]
+        self.heights = [-0.08 if value is None else at[value] for value in values]
+        if None in values:
+            self.ticks.append((-0.08, "none"))

@@ -1,4 +1,4 @@
-"""The report for a person: tables and plots as Markdown; the recommended weights."""
+"""The report for a person: Markdown, the same as one HTML page, plots; the recommended weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sweeps.plots import plot_scores
+from sweeps.plan import duration
+from sweeps.plots import plot_parallel, plot_scores
+from sweeps.report_page import html_page
+from sweeps.report_tables import (
+    coefficient_lines,
+    ended_lines,
+    importance_table,
+    method_table,
+    mixture_table,
+    score_table,
+    span,
+)
+from sweeps.sharing import alone_seconds, sharing_lines
 from trainables.stage_store import StageStore
 
 
@@ -38,96 +50,67 @@ def write_weights(summary: Mapping[str, Any], store: StageStore, folder: Path) -
 
 
 def write_report(summary: Mapping[str, Any], plan_lines: list[str], folder: Path) -> list[Path]:
-    """report.md and its plots. Returns the files."""
+    """report.md and its plots, and both as one page, report.html. Returns the files."""
     plots = plot_scores(summary, folder)
-    downstream = summary["downstream"]
-    lines = [f"# {summary['sweep']}", "", summary["question"], "", *plan_lines, ""]
-    best = summary["recommended"]
-    if best:
-        lines += [
-            f"**Recommended: trial {best['trial']}, {best['name']}** with a score of "
-            f"{best['score']:.1%} on the selection split"
-            + (f" and {best['report']['score']:.1%} on the report split" if best["report"] else "")
-            + f". Weights: `{best['weights']['file']}`.",
-            "",
-        ]
-    else:
-        lines += ["No trial was completed, so nothing is recommended.", ""]
-    trials = summary["trials"]
-    lines += _table(trials, downstream, "Selection split, top-1 in %")
+    parallel = plot_parallel(summary, folder)
+    markdown = "\n".join(_lines(summary, plan_lines, plots, parallel)) + "\n"
+    text, page = folder / "report.md", folder / "report.html"
+    text.write_text(markdown)
+    page.write_text(html_page(markdown, summary["sweep"], folder))
+    return [text, page, *plots, *parallel]
+
+
+def _lines(
+    summary: Mapping[str, Any], plan_lines: list[str], plots: list[Path], parallel: list[Path]
+) -> list[str]:
+    """The report from its answer down to how it came about."""
+    trials, downstream = summary["trials"], summary["downstream"]
     on_report = [t["report"] | {"name": t["name"]} for t in trials if t["report"]]
-    lines += _table(on_report, downstream, "Report split, read once after the search, top-1 in %")
-    lines += method_table(on_report or trials, downstream)
-    lines += _best_coefficients(summary["curves"])
-    lines += [f"![{plot.stem}]({plot.name})" for plot in plots]
-    failed = [trial for trial in trials if trial["state"] == "failed"]
-    if failed:
-        lines += ["", "## Failed", ""]
-        lines += [
-            f"- trial {trial['number']}, {trial['name']}: {trial['reason']}" for trial in failed
-        ]
-    path = folder / "report.md"
-    path.write_text("\n".join(lines) + "\n")
-    return [path, *plots]
+    return [
+        f"# {summary['sweep']}",
+        "",
+        summary["question"],
+        "",
+        *_answer(summary),
+        *_figures(plots),
+        *coefficient_lines(summary["curves"]),
+        *score_table(trials, downstream, "Selection split, top-1 in %"),
+        *score_table(on_report, downstream, "Report split, read once after the search, top-1 in %"),
+        *method_table(on_report or trials, downstream),
+        *importance_table(summary),
+        *_figures(parallel),
+        *sharing_lines(summary),
+        *mixture_table(summary),
+        *ended_lines(trials, "failed", "Failed"),
+        *ended_lines(trials, "pruned", "Stopped early"),
+        *(["## The plan it began with", "", *_paragraphs(plan_lines)] if plan_lines else []),
+    ]
 
 
-def _table(rows: list[Any], downstream: list[str], title: str) -> list[str]:
-    lines = [f"## {title}", "", f"| trial | score | {' | '.join(downstream)} |"]
-    lines.append("|---|---:|" + "---:|" * len(downstream))
-    for row in rows:
-        if row["score"] is None:
-            continue
-        cells = []
-        for name in downstream:
-            low, high = row["intervals"].get(name, (None, None))
-            span = f" ({100 * low:.1f} to {100 * high:.1f})" if low is not None else ""
-            cells.append(f"{100 * row['scores'][name]:.1f}{span}")
-        lines.append(f"| {row['name']} | {100 * row['score']:.1f} | {' | '.join(cells)} |")
-    return [*lines, "", "In brackets: 90 % bootstrap interval of one training run.", ""]
+def _answer(summary: Mapping[str, Any]) -> list[str]:
+    """The recommendation in a sentence or two: what, how good, how sure, at what price."""
+    best = summary["recommended"]
+    if best is None:
+        return ["> No trial was completed, so nothing is recommended.", ""]
+    report = best["report"]
+    trial = next(trial for trial in summary["trials"] if trial["number"] == best["trial"])
+    return [
+        f"> **Recommended: trial {best['trial']}, {best['name']}** with a score of "
+        f"{best['score']:.1%} on the selection split"
+        + (
+            f" and {report['score']:.1%}{span(report['interval'])} on the report split"
+            if report
+            else ""
+        )
+        + f". Trained alone it costs {duration(alone_seconds(trial))} of device time. "
+        f"Weights: `{best['weights']['file']}`.",
+        "",
+    ]
 
 
-def _best_coefficients(curves: list[Any]) -> list[str]:
-    """A line for each pair of weights: which coefficient between them a probe likes best."""
-    lines = []
-    for number, curve in enumerate(curves, start=1):
-        means = {point["coefficient"]: point["mean"] for point in curve["points"]}
-        if means:
-            best = max(means, key=lambda coefficient: means[coefficient])
-            ends = " and ".join(f"`{identity[:6]}`" for identity in curve["between"].values())
-            lines.append(
-                f"Averaging curve {number}, between weights {ends}: the probes' mean on the "
-                f"selection split is highest at coefficient {best:g}, {100 * means[best]:.1f}."
-            )
-    return [*lines, ""] if lines else []
+def _figures(plots: list[Path]) -> list[str]:
+    return [line for plot in plots for line in (f"![{plot.stem}]({plot.name})", "")]
 
 
-SHORT = {"probe": "probe", "augmented_probe": "LP", "finetune": "FT"}
-
-
-def method_table(rows: list[Any], downstream: list[str]) -> list[str]:
-    """PPMA's table: a row a method; for each dataset and in the mean, every way it was scored.
-
-    Empty where there is but one way, for then the tables above it say all.
-    """
-    rows = [row for row in rows if row["score"] is not None]
-    kinds = list(dict.fromkeys(kind for row in rows for kind in row["results"]))
-    if len(kinds) < 2:
-        return []
-    columns = [f"{name} {SHORT[kind]}" for name in [*downstream, "mean"] for kind in kinds]
-    lines = ["## Methods, top-1 in %", "", f"| method | {' | '.join(columns)} |"]
-    lines.append("|---|" + "---:|" * len(columns))
-    for row in rows:
-        by_kind = {
-            kind: [
-                row["results"].get(kind, {}).get(name, {}).get("accuracy") for name in downstream
-            ]
-            for kind in kinds
-        }
-        means = {
-            kind: None if None in values else sum(values) / len(values)
-            for kind, values in by_kind.items()
-        }
-        cells = [by_kind[kind][place] for place in range(len(downstream)) for kind in kinds]
-        shown = ["" if x is None else f"{100 * x:.1f}" for x in [*cells, *means.values()]]
-        lines.append(f"| {row['name']} | {' | '.join(shown)} |")
-    return [*lines, "", "LP: the head trained with augmentation; FT: all weights trained.", ""]
+def _paragraphs(lines: list[str]) -> list[str]:
+    return [part for line in lines for part in (line, "")]

@@ -46,7 +46,7 @@ def run_sweep(sweep: Sweep, console: Console, *, dry_run: bool = False) -> dict[
             _run_what_is_not_done(prepared, watch, terminal)
         summary = _write_answer(prepared, tracker)
     print_leaderboard(summary, console)
-    console.print(f"Report: {sweep.folder / 'report.md'}", soft_wrap=True)
+    console.print(f"Report: {sweep.folder / 'report.html'}", soft_wrap=True)
     if sweep.tracking_uri is None:
         console.print(f"MLflow: `make ui STORAGE={sweep.storage}`, then", soft_wrap=True)
         console.print(f"        http://localhost:5000/{tracker.page}", soft_wrap=True)

@@ -127,6 +127,14 @@ class Search:
     def config(self, record: TrialRecord) -> TrialConfig:
         return self._sweep.trial_with(record.values, f"trial {record.number}")
 
+    def varied(self, record: TrialRecord) -> dict[str, Any]:
+        """The trial's value of each setting that the space varies; empty if it lies outside."""
+        values, varied = {**self._fixed_values(), **record.values}, dict[str, Any]()
+        for path, parameter in self._space.parameters.items():
+            if record.params and parameter.holds(varied):
+                varied[path] = values[path]
+        return varied
+
     # The Study protocol of cluster.tune.
 
     def ask(self) -> Assignment | None:

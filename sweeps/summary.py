@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -164,6 +165,7 @@ def _trial(
         described[stage.identity] = {
             "kind": stage.kind,
             "what": describe(stage),
+            "inputs": {role: each.identity for role, each in stage.inputs.items()},
             "reused": reused,
             "metrics": _brief(known.metrics),
             "mixture": known.mixture,
@@ -171,6 +173,7 @@ def _trial(
         }
         if not reused:
             paid.append(known)
+    intervals = _intervals(stages, store)
     return {
         "number": record.number,
         "name": trial_name(record),
@@ -178,11 +181,13 @@ def _trial(
         "state": record.state,
         "reason": record.reason,
         "values": record.values,
+        "varied": search.varied(record),
         "config": config.model_dump(mode="json"),
         "shares": _shares(stages.weights),
         "score": record.score,
         "scores": record.scores,
-        "intervals": _intervals(stages, store),
+        "interval": _score_interval(config, record.score, intervals),
+        "intervals": intervals,
         "results": _results(stages, store),
         "report": _report(search, record, data, store) if record.number in on_report else None,
         "stages": described,
@@ -208,10 +213,12 @@ def _report(
     scores = {name: r.metrics["accuracy"] for name, r in known.items() if r is not None}
     if len(scores) < len(known):  # a stage of it failed
         return None
+    score, intervals = trial_score(config, scores), _intervals(stages, store)
     return {
-        "score": trial_score(config, scores),
+        "score": score,
         "scores": scores,
-        "intervals": _intervals(stages, store),
+        "interval": _score_interval(config, score, intervals),
+        "intervals": intervals,
         "results": _results(stages, store),
     }
 
@@ -261,6 +268,19 @@ def _intervals(stages: TrialStages, store: StageStore) -> dict[str, list[float]]
         for name, record in known.items()
         if record is not None
     }
+
+
+def _score_interval(
+    config: TrialConfig, score: float | None, intervals: Mapping[str, list[float]]
+) -> list[float] | None:
+    """90 % interval of a mean over datasets; None for the worst of them, or what is not scored.
+
+    The datasets are independent, so the half-widths of their intervals add as squares do.
+    """
+    if score is None or config.score.combine != "mean" or len(intervals) < len(config.downstream):
+        return None
+    half = math.hypot(*((high - low) / 2 for low, high in intervals.values())) / len(intervals)
+    return [score - half, score + half]
 
 
 def _brief(metrics: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ ONLY_HERE = {
         )
     },
     "mlflow": {"cluster/mlflow_runs.py"},
-    "optuna": {"search_spaces/study.py"},
+    "optuna": {"search_spaces/study.py", "search_spaces/importance.py"},
     "decord": {"trainables/data/clips.py"},
     "timm": {"trainables/models/timm_models.py", "trainables/data/rand_augment.py"},
     "torchvision": {"trainables/models/timm_models.py"},

@@ -13,11 +13,13 @@ from safetensors.numpy import save_file
 
 from search_spaces.space import Space, load_space
 from sweeps.given import given_trials
+from sweeps.plan import duration
 from sweeps.report import method_table, write_report, write_weights
 from sweeps.search import Search
-from sweeps.summary import curve_stages, make_summary, report_stages
+from sweeps.sharing import MOST_CHILDREN, sharing_lines
+from sweeps.summary import _score_interval, curve_stages, make_summary, report_stages
 from sweeps.sweep import Sweep
-from tests.toy import AUGMENT, OPTIMIZER, toy_data, write_toy_sweep
+from tests.toy import AUGMENT, OPTIMIZER, toy_data, toy_trial, write_toy_sweep
 from trainables.stage import Stage
 from trainables.stage_store import StageStore
 from trainables.trial import trial_stages
@@ -61,11 +63,23 @@ class Finished:
                     "interval_high": accuracy + 0.1,
                 },
                 cost={"device_seconds": 2.0, "clips": 10.0},
+                mixture=drawn(stage),
                 trained_on={"scenes": {"content_hash": "ab", "humans": "removed"}},
             )
 
     def summary(self) -> dict[str, Any]:
         return make_summary(self.sweep, self.search, self.data, self.store)
+
+
+def drawn(stage: Stage) -> dict[str, Any]:
+    """What a training stage would record of its mixture, had each share been kept exactly."""
+    if stage.kind not in ("mae", "align"):
+        return {}
+    shares = stage.settings[stage.kind]["mixture"]["shares"]
+    realised = {name: round(100 * float(share)) for name, share in shares.items()}
+    times = dict.fromkeys(shares, 1.5)
+    replaced = {name: {"broken.mp4": 2} for name in ("scenes",) if name in shares}
+    return {"requested": shares, "realised": realised, "repetition": times, "replaced": replaced}
 
 
 def save_weights(path: Path) -> None:
@@ -105,7 +119,7 @@ def test_a_trial_whose_report_split_could_not_be_scored_is_reported_without(
     summary = finished.summary()
     assert summary["recommended"]["trial"] == 5 and summary["recommended"]["report"] is None
     report = write_report(summary, [], tmp_path)[0].read_text()
-    assert "with a score of 70.0% on the selection split. Weights" in report
+    assert "with a score of 70.0% on the selection split. Trained alone" in report
 
 
 def test_only_the_recommended_trial_and_the_baselines_are_read_on_the_report_split(
@@ -186,19 +200,24 @@ def test_the_report_has_both_splits_the_failures_and_a_plot(tmp_path: Path) -> N
     files = write_report(Finished(tmp_path, SCORES).summary(), ["The plan."], tmp_path)
     text = files[0].read_text()
     assert "Recommended: trial 5" in text and "The plan." in text
-    assert "| baseline: equal | 60.0 | 60.0 (50.0 to 70.0) |" in text
-    assert "| baseline: equal | 25.0 | 25.0 (15.0 to 35.0) |" in text
+    assert "| baseline: equal | 60.0 (50.0 to 70.0) | 60.0 (50.0 to 70.0) |" in text
+    assert "| baseline: equal | 25.0 (15.0 to 35.0) | 25.0 (15.0 to 35.0) |" in text
     assert "trial 4" in text and "the loss is nan" in text
-    assert "a score of 70.0% on the selection split and 25.0% on the report split" in text
+    assert (
+        "a score of 70.0% on the selection split and 25.0% (15.0 to 35.0) on the report split"
+        in text
+    )
     assert "## Methods" not in text  # one way of scoring: the tables above say all
-    assert [file.name for file in files[1:]] == ["share_of_synthetic.png"]
-    assert files[1].read_bytes().startswith(b"\x89PNG")
+    assert [file.name for file in files[1:]] == ["report.html", "share_of_synthetic.png"]
+    assert files[2].read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_trial_that_was_stopped_early_is_not_told_as_failed(tmp_path: Path) -> None:
     summary = Finished(tmp_path, {**SCORES, 3: STOPPED}).summary()
     failures = write_report(summary, [], tmp_path)[0].read_text().split("## Failed")[1]
+    failures, stopped = failures.split("## Stopped early")
     assert "trial 4" in failures and "trial 3" not in failures
+    assert "trial 3, baseline: equal: stopped early" in stopped
 
 
 def test_the_table_of_methods_is_ordered_by_dataset_then_way_and_ends_with_the_means() -> None:
@@ -333,3 +352,55 @@ def test_trials_that_average_the_same_weights_share_one_curve_with_every_coeffic
     finished.publish(*curve_stages(finished.search, finished.data), accuracy=0.5)
     (curve,) = finished.summary()["curves"]
     assert [point["coefficient"] for point in curve["points"]] == [0.0, 0.25, 1.0]
+
+
+def test_the_report_says_what_sharing_saved_and_what_hangs_on_what(tmp_path: Path) -> None:
+    scores = {**SCORES, 6: 0.2, 7: 0.3}
+    summary = Finished(tmp_path, scores, search__trials=8).summary()
+    uses = sum(len(trial["stages"]) for trial in summary["trials"])
+    lines = sharing_lines(summary)
+    assert f"{summary['counts']['stages']} stages served {uses} uses" in lines[2]
+    assert (
+        duration(2.0 * uses) in lines[2] and duration(2.0 * summary["counts"]["stages"]) in lines[2]
+    )
+    mae = next(line for line in lines if line.startswith("- mae"))
+    aligned = [line for line in lines if line.startswith("  - align")]
+    assert "trials**" in mae and len(aligned) > 2
+
+
+def test_many_stages_of_one_parent_are_counted_rather_than_listed(tmp_path: Path) -> None:
+    trials = [
+        {
+            "number": number,
+            "stages": {
+                "a" * 16: {"kind": "mae", "what": "", "inputs": {}, "cost": {}},
+                f"{number:016d}": {
+                    "kind": "align",
+                    "what": "",
+                    "inputs": {"start": "a" * 16},
+                    "cost": {},
+                },
+            },
+        }
+        for number in range(40)
+    ]
+    lines = sharing_lines({"trials": trials})
+    assert sum(line.startswith("  - align") for line in lines) == MOST_CHILDREN
+    assert f"  - and {40 - MOST_CHILDREN} more, of {40 - MOST_CHILDREN} trials" in lines
+
+
+def test_the_report_has_what_each_mixture_was_asked_for_and_what_came(tmp_path: Path) -> None:
+    report = write_report(Finished(tmp_path, SCORES).summary(), [], tmp_path)[0].read_text()
+    rows = [line for line in report.splitlines() if line.startswith("| align")]
+    assert any("| scenes | 50 % | 50 | 50.00 % | 1.50 | 2 |" in row for row in rows)
+    assert any("| synthetic | 50 % | 50 | 50.00 % | 1.50 | 0 |" in row for row in rows)
+
+
+def test_the_interval_of_a_mean_over_datasets_is_narrower_than_theirs() -> None:
+    config = toy_trial(downstream=["low", "high"])
+    spans = {"low": [0.4, 0.6], "high": [0.6, 0.8]}
+    low, high = _score_interval(config, 0.6, spans) or (0.0, 0.0)
+    assert low == pytest.approx(0.6 - 0.1 / 2**0.5) and high == pytest.approx(0.6 + 0.1 / 2**0.5)
+    assert _score_interval(config, 0.6, {"low": [0.4, 0.6]}) is None
+    worst = toy_trial(downstream=["low", "high"], score__combine="min")
+    assert _score_interval(worst, 0.5, spans) is None
