@@ -71,6 +71,7 @@ def _lines(
         "",
         summary["question"],
         "",
+        *_so_far(summary["counts"]),
         *_answer(summary),
         *_figures(plots),
         *coefficient_lines(summary["curves"]),
@@ -84,6 +85,17 @@ def _lines(
         *ended_lines(trials, "failed", "Failed"),
         *ended_lines(trials, "pruned", "Stopped early"),
         *(["## The plan it began with", "", *_paragraphs(plan_lines)] if plan_lines else []),
+    ]
+
+
+def _so_far(counts: Mapping[str, int]) -> list[str]:
+    ended = counts["complete"] + counts["failed"] + counts["pruned"]
+    if not counts["to_do"]:
+        return []
+    return [
+        f"**So far**: {ended} of {ended + counts['to_do']} trials have ended; this page is written "
+        "again as more do.",
+        "",
     ]
 
 

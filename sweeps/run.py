@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -11,6 +12,7 @@ from cluster.tracking import Tracker
 from search_spaces.parameters import SimplexParameter
 from search_spaces.space import Space
 from sweeps.heartbeat import Heartbeat
+from sweeps.live_report import LiveReport
 from sweeps.plan import plan_lines, print_plan
 from sweeps.prepare import Prepared, only_one, prepare
 from sweeps.records import write_json, write_sweep
@@ -91,6 +93,8 @@ def _run_what_is_not_done(prepared: Prepared, watch: Watch, terminal: Terminal) 
         watch.follow(stages.events)
         heartbeat = Heartbeat(search, prepared.data, stages.status)
         heartbeat.start()
+        report_so_far = LiveReport(search, lambda: _write_report(prepared))
+        report_so_far.start()
 
         def run() -> None:
             run_trials(
@@ -121,17 +125,26 @@ def _run_what_is_not_done(prepared: Prepared, watch: Watch, terminal: Terminal) 
         finally:
             watch.stop()
             heartbeat.stop()
+            report_so_far.stop()
 
 
 def _write_answer(prepared: Prepared, tracker: Tracker) -> dict[str, Any]:
     """summary.json, the report, the weights: on disk, then in MLflow."""
     folder = prepared.sweep.folder
-    summary = make_summary(prepared.sweep, prepared.search, prepared.data, prepared.store)
-    files = [folder / "summary.json", *write_report(summary, plan_lines(prepared.plan), folder)]
-    write_json(files[0], summary)
+    summary, report = _write_report(prepared)
+    write_json(folder / "summary.json", summary)
     weights = write_weights(summary, prepared.store, folder)
-    tracker.finish(_answer(summary), _metrics(summary), [*files, *weights])
+    tracker.finish(
+        _answer(summary), _metrics(summary), [folder / "summary.json", *report, *weights]
+    )
     return summary
+
+
+def _write_report(prepared: Prepared) -> tuple[dict[str, Any], list[Path]]:
+    """The summary as things stand, and the files of the report on it."""
+    summary = make_summary(prepared.sweep, prepared.search, prepared.data, prepared.store)
+    files = write_report(summary, plan_lines(prepared.plan), prepared.sweep.folder)
+    return summary, files
 
 
 def _answer(summary: Mapping[str, Any]) -> str:

@@ -119,7 +119,7 @@ def make_summary(
             state: sum(record.state == state for record in search.records)
             for state in ("complete", "failed", "pruned")
         }
-        | {"stages": len(seen)},
+        | {"stages": len(seen), "to_do": search.unfinished()},
         "cost": _cost(paid),
         "allow_real_humans": sweep.settings.allow_real_humans,
         "data": {name: dataset.content_hash for name, dataset in sorted(data.items())},

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from search_spaces.space import Space, load_space
+from sweeps import live_report
 from sweeps.given import given_trials
 from sweeps.plan import duration
 from sweeps.report import method_table, write_report, write_weights
@@ -404,3 +406,42 @@ def test_the_interval_of_a_mean_over_datasets_is_narrower_than_theirs() -> None:
     assert _score_interval(config, 0.6, {"low": [0.4, 0.6]}) is None
     worst = toy_trial(downstream=["low", "high"], score__combine="min")
     assert _score_interval(worst, 0.5, spans) is None
+
+
+def test_while_a_sweep_runs_its_report_is_written_again_as_trials_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_report, "WRITE_SECONDS", 0.01)
+    sweep = Sweep(write_toy_sweep(tmp_path), {})
+    space = load_space(tmp_path / "space.yaml")
+    search = Search(
+        sweep, space, given_trials(sweep, space, {"synthetic": 1, "scenes": 1}), toy_data()
+    )
+    written: list[int] = []
+
+    def write() -> None:
+        written.append(sum(record.finished for record in search.records))
+        if len(written) == 1:
+            raise OSError("the storage refuses")
+
+    report = live_report.LiveReport(search, write)
+    report.start()
+    for ended in (1, 2):  # the first is written twice: see above
+        assignment = search.ask()
+        assert assignment is not None
+        search.failed(assignment.number, "no reason")
+        deadline = time.monotonic() + 30
+        while written.count(ended) < 3 - ended:  # it runs beside us
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    report.stop()
+    assert written[:2] == [1, 1]  # what could not be written is written again
+    assert written[-1] == 2 and len(written) == 3  # nothing new, nothing written
+
+
+def test_a_report_of_a_sweep_that_runs_says_how_far_it_is(tmp_path: Path) -> None:
+    finished = Finished(tmp_path, SCORES)
+    ended = write_report(finished.summary(), [], tmp_path)[0].read_text()
+    finished.search.trials = 10
+    runs = write_report(finished.summary(), [], tmp_path)[0].read_text()
+    assert "6 of 10 trials have ended" in runs and "have ended" not in ended
