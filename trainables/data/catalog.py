@@ -97,6 +97,28 @@ def catalog_names(path: Path) -> list[str]:
     return list(_entries(path))
 
 
+def written_out(path: Path, name: str) -> DatasetSettings | SuiteSettings:
+    """The catalog's entry of a dataset, with absolute paths. Raises ValueError for a subset."""
+    entry, folder = _entries(path).get(name), path.resolve().parent
+    if entry is None:
+        raise ValueError(f"{path}: {name!r} is not in it{nearest(name, catalog_names(path))}")
+    if isinstance(entry, SubsetSettings):
+        raise ValueError(f"{name!r} is a subset; give {entry.subset_of!r}, whose clips it has")
+
+    def absolute(file: str) -> str:
+        return str(_expand(name, file, folder))
+
+    found: dict[str, Any] = {"root": absolute(entry.root)}
+    if isinstance(entry, DatasetSettings):
+        if isinstance(entry.clips, str):
+            found["clips"] = absolute(entry.clips)
+        else:
+            found["clips"] = {split: absolute(file) for split, file in entry.clips.items()}
+        if isinstance(entry.classes, str):
+            found["classes"] = absolute(entry.classes)
+    return entry.model_copy(update=found)
+
+
 def _entries(path: Path) -> dict[str, Entry]:
     entries: dict[str, Entry] = {}
     for name, data in parse(CatalogSettings, load_yaml(path), str(path)).datasets.items():

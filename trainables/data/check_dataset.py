@@ -14,11 +14,11 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from trainables.data.catalog import Dataset, load_catalog
 from trainables.data.clip_checks import PROBLEMS, Found, Job, check_in_processes
+from trainables.data.clip_jobs import with_progress
 
 EXAMPLES = 5  # paths shown for each problem; --report has all
 
@@ -69,31 +69,19 @@ def _check_dataset(
 ) -> tuple[int, list[Found], bool]:
     """Clips checked, those with a problem by path, whether Ctrl-C came."""
     jobs = [Job(dataset.root / clip.path, dataset.frame_rate) for clip in dataset.clips]
-    checked, told, wrong, interrupted = 0, 0, list[Found](), False
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as progress:
-        bar = progress.add_task(dataset.name, total=len(jobs), note="")
-        results = check_in_processes(jobs, arguments.frames, arguments.seconds, arguments.workers)
-        try:
-            for results_of_chunk in results:
-                checked += len(results_of_chunk)
-                wrong += [found for found in results_of_chunk if found.problem]
-                note = f"{len(wrong):,} with a problem"
-                progress.update(bar, completed=checked, note=note)
-                if not console.is_terminal and 10 * checked // len(jobs) > told < 9:
-                    told = 10 * checked // len(jobs)
-                    console.print(f"{dataset.name}: {checked:,} of {len(jobs):,} clips, {note}")
-        except KeyboardInterrupt:
-            interrupted = True
-            results.close()
+    checked, wrong, interrupted = 0, list[Found](), False
+    results = check_in_processes(jobs, arguments.frames, arguments.seconds, arguments.workers)
+
+    def note() -> str:
+        return f"{len(wrong):,} with a problem"
+
+    try:
+        for found in with_progress(results, dataset.name, len(jobs), note, console):
+            checked += len(found)
+            wrong.extend(each for each in found if each.problem)
+    except KeyboardInterrupt:
+        interrupted = True
+        results.close()
     return checked, sorted(wrong), interrupted
 
 

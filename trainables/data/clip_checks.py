@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import signal
-from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from trainables.data.clip_jobs import in_processes
 from trainables.data.clips import ClipReader, ClipUnreadable
 
 PROBLEMS = {
@@ -20,7 +17,6 @@ PROBLEMS = {
     "stops when more than a sweep's max_unreadable are so",
     "short": "its window holds fewer frames than asked; training repeats some",
 }
-CHUNK = 8  # clips a worker is given at once
 SHORT_SIDE = 256  # pixels; as decoded for training at 224
 
 
@@ -76,49 +72,10 @@ def _check(job: Job, reader: _Window) -> Found:
 def check_in_processes(
     jobs: Sequence[Job], frames: int, seconds: float, workers: int
 ) -> Generator[list[Found]]:
-    """`check_clips` in spawned processes, chunk by chunk as they are done.
-
-    A clip that kills the process that decodes it is found out and told as unreadable.
-    """
-    waiting = deque(jobs[start : start + CHUNK] for start in range(0, len(jobs), CHUNK))
-    while waiting:
-        running: dict[Future[list[Found]], Sequence[Job]] = {}
-        pool = _pool(workers)
-        try:
-            while waiting or running:
-                while waiting and len(running) < 2 * workers:
-                    running[pool.submit(check_clips, waiting[0], frames, seconds)] = waiting[0]
-                    waiting.popleft()
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    found = future.result()
-                    del running[future]
-                    yield found
-        except BrokenProcessPool:
-            suspects = [job for chunk in running.values() for job in chunk]
-            for found_alone in _one_by_one(suspects, frames, seconds):
-                yield [found_alone]
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    """`check_clips` in processes, chunk by chunk as they are done."""
+    check = partial(check_clips, frames=frames, seconds=seconds)
+    return in_processes(check, jobs, workers, died)
 
 
-def _one_by_one(jobs: Iterable[Job], frames: int, seconds: float) -> Iterator[Found]:
-    """Each clip in a process that may die of it alone."""
-    pool = _pool(1)
-    try:
-        for job in jobs:
-            try:
-                yield pool.submit(check_clips, [job], frames, seconds).result()[0]
-            except BrokenProcessPool:
-                yield Found(job.path, "unreadable", "the process that decoded it died")
-                pool = _pool(1)
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _pool(workers: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(workers, get_context("spawn"), initializer=_leave_interrupts)
-
-
-def _leave_interrupts() -> None:
-    """Ctrl-C reaches every process of the terminal; the first alone answers it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def died(job: Job) -> Found:
+    return Found(job.path, "unreadable", "the process that decoded it died")

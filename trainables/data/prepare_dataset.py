@@ -1,0 +1,164 @@
+"""Re-encodes the clips of a dataset once, so that training reads them faster.
+
+A window of a long video costs the decoding of all frames since the last key frame, often ten
+seconds of them. Prepared clips have key frames close together, and a short side no larger than
+training looks at. Paths and lists stay what they are: only the root is another. Interrupted, the
+same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.markup import escape
+
+from trainables.data.catalog import Dataset, load_catalog, written_out
+from trainables.data.clip_jobs import in_processes, with_progress
+from trainables.data.reencode import Job, Prepared, Recipe, died, prepare_clips
+from trainables.data.suite import SuiteSettings, suite_lists
+from trainables.settings import load_yaml
+
+EXAMPLES = """what is written:
+  INTO/NAME/...              the clips, under the paths that they had (mp4, whatever the ending)
+  INTO/NAME.unreadable.csv   those that cannot be read, with the reason; each is an empty file,
+                             which training replaces and counts as it would the original
+  INTO/catalog.yaml          the datasets' entries, to be used in place of the original ones
+
+examples:
+  python -m trainables.data.prepare_dataset sweeps/catalogs/ppma.yaml synapt --into /fast/prepared
+  python -m trainables.data.prepare_dataset my.yaml clips --into out --short-side 128 --gop 8
+
+exit status: 0 done, 1 done but some clips cannot be read, 2 the catalog or a list is wrong,
+130 interrupted
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run from the command line. Returns the exit status that `--help` tells."""
+    arguments = _parser().parse_args(argv)
+    recipe = Recipe(short_side=arguments.short_side, gop=arguments.gop, crf=arguments.crf)
+    console = Console(highlight=False)
+    unreadable = 0
+    try:
+        entries = {name: written_out(arguments.catalog, name) for name in arguments.names}
+        datasets = load_catalog(arguments.catalog, arguments.names)
+        for name, dataset in datasets.items():
+            unreadable += _prepare(dataset, arguments.into, recipe, arguments.workers, console)
+            entry = entries[name]
+            if isinstance(entry, SuiteSettings):  # its lists lie in its root
+                for file in suite_lists(name, entry.suite, Path(entry.root)).values():
+                    shutil.copyfile(file, arguments.into / name / file.name)
+            version = f"{entry.version}, {recipe}" if entry.version else str(recipe)
+            entry = entry.model_copy(update={"root": name, "version": version})
+            _add_to_catalog(arguments.into, name, entry.model_dump(exclude_none=True))
+    except (ValueError, OSError) as error:
+        console.print(f"[red bold]error:[/red bold] {escape(str(error))}", soft_wrap=True)
+        return 2
+    except KeyboardInterrupt:
+        console.print("Stopped. The same command goes on.")
+        return 130
+    console.print(f"catalog: {arguments.into / 'catalog.yaml'}", soft_wrap=True)
+    return int(unreadable > 0)
+
+
+def _prepare(dataset: Dataset, into: Path, recipe: Recipe, workers: int, console: Console) -> int:
+    """Make what is missing. Returns how many clips cannot be read."""
+    root = into / dataset.name
+    if root.resolve() == dataset.root.resolve():
+        raise ValueError(f"--into {into}: is where {dataset.name!r} lies; choose another folder")
+    root.mkdir(parents=True, exist_ok=True)
+    jobs = [
+        Job(dataset.root / clip.path, root / clip.path, dataset.frame_rate)
+        for clip in dataset.clips
+    ]
+    made, unreadable = 0, list[Prepared]()
+
+    def note() -> str:
+        return f"{len(unreadable):,} cannot be read" if unreadable else ""
+
+    chunks = in_processes(partial(prepare_clips, recipe=recipe), jobs, workers, died)
+    try:
+        for chunk in with_progress(chunks, dataset.name, len(jobs), note, console):
+            made += sum(each.state == "made" for each in chunk)
+            unreadable.extend(each for each in chunk if each.state == "unreadable")
+    finally:
+        chunks.close()
+    _write_unreadable(into / f"{dataset.name}.unreadable.csv", unreadable)
+    before = sum(_bytes(job.source) for job in jobs) / 1e9
+    after = sum(_bytes(job.target) for job in jobs) / 1e9
+    console.print(
+        f"{dataset.name}: {made:,} clips made, {len(jobs) - made - len(unreadable):,} were there, "
+        f"{len(unreadable):,} cannot be read; {before:.3g} GB before, {after:.3g} GB now"
+    )
+    return len(unreadable)
+
+
+def _bytes(path: Path) -> int:
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.iterdir())
+    return path.stat().st_size if path.exists() else 0
+
+
+def _write_unreadable(path: Path, found: list[Prepared]) -> None:
+    known = {}
+    if path.exists():  # the reason is only known to the run that read the clip
+        with path.open(newline="") as file:
+            known = {row["path"]: row["reason"] for row in csv.DictReader(file)}
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "reason"])
+        for each in sorted(found):
+            source = str(each.job.source)
+            writer.writerow([source, known.get(source, each.reason)])
+
+
+def _add_to_catalog(into: Path, name: str, entry: Mapping[str, Any]) -> None:
+    path = into / "catalog.yaml"
+    catalog = load_yaml(path) if path.exists() else {"datasets": {}}
+    catalog["datasets"][name] = dict(entry)
+    unfinished = path.with_name(".catalog.yaml.tmp")
+    unfinished.write_text(yaml.safe_dump(catalog, sort_keys=False))
+    unfinished.replace(path)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m trainables.data.prepare_dataset",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("catalog", type=Path, metavar="CATALOG", help="a catalog YAML")
+    parser.add_argument("names", nargs="+", metavar="NAME", help="a dataset of the catalog")
+    parser.add_argument("--into", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument(
+        "--short-side", type=int, default=256, help="pixels; smaller clips stay (default: 256)"
+    )
+    parser.add_argument(
+        "--gop", type=int, default=4, help="frames from key frame to key frame (default: 4)"
+    )
+    parser.add_argument(
+        "--crf", type=int, default=20, help="x264's quality, lower is better (default: 20)"
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="processes (default: one for each CPU)",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
