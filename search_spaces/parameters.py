@@ -1,21 +1,18 @@
-"""The kinds of parameters: how each is suggested, encoded and enumerated. Knows no sampler.
+"""Numbers and choices: how each is suggested, encoded and enumerated. Knows no sampler.
 
-What a sampler draws are internal parameters: the name and value of the setting, except that a
-simplex over k sources is k - 1 numbers in [0, 1], named `path[source]`.
+What a sampler draws are internal parameters: the name and value of the setting. (A simplex is
+several, see simplex_parameter.py.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Annotated, Any, Literal, Protocol, Self, TypeAlias
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from search_spaces.simplex import break_stick, lattice, mend_stick, round_shares
-from trainables.settings import Settings, nearest
-
-SHARE_UNITS = 10_000  # shares are exact decimals of at most 4 places
+from trainables.settings import Settings
 
 Scalar: TypeAlias = bool | int | float | str | None
 Values: TypeAlias = dict[str, Any]  # dotted path -> value; a simplex is a dict source -> share
@@ -29,7 +26,7 @@ Scalars = Annotated[
 Listed = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
 
 
-def _exact(value: Any) -> Decimal:
+def exact(value: Any) -> Decimal:
     """The decimal that a number prints as."""
     return Decimal(str(value))
 
@@ -44,7 +41,7 @@ class Suggest(Protocol):
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any: ...
 
 
-class _Parameter(Settings):
+class ConditionalParameter(Settings):
     when: dict[str, Scalars] = Field(default_factory=dict)  # earlier path -> values it must have
 
     def holds(self, values: Mapping[str, Any]) -> bool:
@@ -52,7 +49,7 @@ class _Parameter(Settings):
         return all(path in values and values[path] in ok for path, ok in self.when.items())
 
 
-class FloatParameter(_Parameter):
+class FloatParameter(ConditionalParameter):
     """low <= value <= high; with `step`, low + n step; `grid` serves the grid sampler only."""
 
     type: Literal["float"]
@@ -69,7 +66,7 @@ class FloatParameter(_Parameter):
         if self.log and (self.low <= 0 or self.step is not None):
             raise ValueError("a log parameter needs low > 0 and has no step; give 'grid' instead")
         if self.step is not None and (
-            self.step <= 0 or (_exact(self.high) - _exact(self.low)) % _exact(self.step)
+            self.step <= 0 or (exact(self.high) - exact(self.low)) % exact(self.step)
         ):
             raise ValueError(f"step {self.step} does not divide high - low; choose one that does")
         if self.grid and not all(self.low <= value <= self.high for value in self.grid):
@@ -100,11 +97,11 @@ class FloatParameter(_Parameter):
     def _steps(self) -> list[float]:
         # Decimal, so that 0.15 is 0.15 (not 3 * 0.05) however it was suggested: values are hashed.
         assert self.step is not None
-        low, step = _exact(self.low), _exact(self.step)
-        return [float(low + n * step) for n in range(int((_exact(self.high) - low) / step) + 1)]
+        low, step = exact(self.low), exact(self.step)
+        return [float(low + n * step) for n in range(int((exact(self.high) - low) / step) + 1)]
 
 
-class IntParameter(_Parameter):
+class IntParameter(ConditionalParameter):
     type: Literal["int"]
     low: int
     high: int
@@ -133,7 +130,7 @@ class IntParameter(_Parameter):
         return list(range(self.low, self.high + 1, self.step))
 
 
-class ChoiceParameter(_Parameter):
+class ChoiceParameter(ConditionalParameter):
     type: Literal["choice"]
     values: Annotated[tuple[Scalar, ...], Listed, Field(min_length=1)]
 
@@ -156,76 +153,3 @@ class ChoiceParameter(_Parameter):
 
     def lattice(self, path: str) -> list[Any]:
         return list(self.values)
-
-
-class SimplexParameter(_Parameter):
-    """Shares of named sources that sum to 1: multiples of `step`, or of 0.0001 without one."""
-
-    type: Literal["simplex"]
-    over: Annotated[tuple[str, ...], Listed, Field(min_length=2)]
-    step: Finite | None = None
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if len(set(self.over)) != len(self.over):
-            raise ValueError(f"over {list(self.over)} names a source twice; keep one of each")
-        if self.step is not None and (
-            self.step <= 0 or 1 % _exact(self.step) or _exact(self.step) * SHARE_UNITS % 1
-        ):
-            raise ValueError(
-                f"step {self.step} does not divide 1 within 4 decimal places; use 0.05, for example"
-            )
-        return self
-
-    @property
-    def units(self) -> int:
-        return SHARE_UNITS if self.step is None else int(1 / _exact(self.step))
-
-    def suggest(self, path: str, suggest: Suggest) -> dict[str, float]:
-        uniforms = [
-            suggest.suggest_float(f"{path}[{source}]", 0.0, 1.0, step=None, log=False)
-            for source in self.over[:-1]
-        ]
-        return self.shares(break_stick(uniforms))
-
-    def shares(self, weights: Sequence[float]) -> dict[str, float]:
-        """Shares in proportion to `weights` (in the order of `over`), rounded to the step."""
-        return self._of_units(round_shares(weights, self.units))
-
-    def encode(self, path: str, value: Any) -> Params:
-        """Shares between two steps are encoded too: a measured point is worth keeping."""
-        if not isinstance(value, Mapping):
-            raise ValueError(f"{path}: {value!r} is not a mapping of sources to shares")
-        if strange := sorted(set(value) - set(self.over)):
-            hint = nearest(strange[0], list(self.over))
-            raise ValueError(f"{path}: {strange[0]!r} is no source of the search space{hint}")
-        try:
-            units = [_exact(value.get(source, 0)) * SHARE_UNITS for source in self.over]
-        except InvalidOperation:
-            raise ValueError(f"{path}: {dict(value)} holds a share that is no number") from None
-        if any(unit < 0 or unit % 1 for unit in units) or sum(units) != SHARE_UNITS:
-            raise ValueError(f"{path}: {dict(value)} are not shares of 4 places that sum to 1")
-        uniforms = mend_stick([int(unit) for unit in units])
-        names = [f"{path}[{source}]" for source in self.over[:-1]]
-        return dict(zip(names, uniforms, strict=True))
-
-    def edges(self) -> list[Any]:
-        return [{other: float(other == source) for other in self.over} for source in self.over]
-
-    def lattice(self, path: str) -> list[Any]:
-        if self.step is None:
-            raise ValueError(f"{path}: the grid sampler needs 'step' on a simplex")
-        return [self._of_units(units) for units in lattice(len(self.over), self.units)]
-
-    def _of_units(self, units: Sequence[int]) -> dict[str, float]:
-        # n / units is the double nearest to the decimal, so it prints as that decimal.
-        return {source: n / self.units for source, n in zip(self.over, units, strict=True)}
-
-
-Parameter: TypeAlias = FloatParameter | IntParameter | ChoiceParameter | SimplexParameter
-KINDS: dict[str, type[Parameter]] = {
-    "float": FloatParameter,
-    "int": IntParameter,
-    "choice": ChoiceParameter,
-    "simplex": SimplexParameter,
-}

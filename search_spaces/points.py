@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from search_spaces.parameters import SHARE_UNITS, SimplexParameter, Values
+from search_spaces.parameters import Values
 from search_spaces.simplex import round_shares
+from search_spaces.simplex_parameter import SHARE_UNITS, SimplexParameter
 from search_spaces.space import Space, requirements
 
 
@@ -20,23 +21,26 @@ class Point:
 
 
 def grid(space: Space) -> Iterator[Values]:
-    """Every combination, the last parameter fastest; conditional ones only where they hold.
+    """Every combination, the last parameter fastest, after all others the simplexes.
+
+    Conditional ones only where they hold.
 
     Raises:
         ValueError: a float has neither `step` nor `grid`, or a simplex has no `step`.
     """
-    lattices = {path: parameter.lattice(path) for path, parameter in space.parameters.items()}
+    for path, parameter in space.parameters.items():
+        parameter.lattice(path)  # raises where there is none
 
     def extend(values: Values, paths: list[str]) -> Iterator[Values]:
         if not paths:
-            yield values
+            yield {path: values[path] for path in space.parameters if path in values}
         elif not space.parameters[paths[0]].holds(values):
             yield from extend(values, paths[1:])
         else:
-            for value in lattices[paths[0]]:
+            for value in space.at(paths[0], values).lattice(paths[0]):
                 yield from extend({**values, paths[0]: value}, paths[1:])
 
-    return extend({}, list(space.parameters))
+    return extend({}, space.order())
 
 
 def standard_baselines(space: Space, sizes: Mapping[str, int]) -> list[Point]:
@@ -84,7 +88,8 @@ def edges(space: Space) -> Iterator[Values]:
         for edge in parameter.edges():
             fixed = {**needed, path: edge}
             values: Values = {}
-            for other, candidate in space.parameters.items():
-                if candidate.holds(values):
+            for other in space.order():
+                if space.parameters[other].holds(values):
+                    candidate = space.at(other, values)
                     values[other] = fixed[other] if other in fixed else candidate.edges()[0]
-            yield values
+            yield {other: values[other] for other in space.parameters if other in values}

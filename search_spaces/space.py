@@ -10,31 +10,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from pydantic import BaseModel
 
 from search_spaces.parameters import (
-    KINDS,
     ChoiceParameter,
+    FloatParameter,
     IntParameter,
-    Parameter,
     Params,
     Scalar,
     Suggest,
     Values,
 )
+from search_spaces.simplex_parameter import SimplexParameter
 from trainables.settings import check_setting, load_yaml, nearest, parse
+
+Parameter: TypeAlias = FloatParameter | IntParameter | ChoiceParameter | SimplexParameter
+KINDS: dict[str, type[Parameter]] = {
+    "float": FloatParameter,
+    "int": IntParameter,
+    "choice": ChoiceParameter,
+    "simplex": SimplexParameter,
+}
+# The most that sources may have, from the path of a simplex and the values of all else.
+Caps: TypeAlias = Callable[[str, Values], Mapping[str, float]]
 
 
 @dataclass(frozen=True)
 class Space:
-    """Parameters by dotted path, in the order in which they are chosen."""
+    """Parameters by dotted path. Simplexes are chosen last: what they may be depends on the rest.
+
+    `caps` limit the shares beside the limits of the space file.
+    """
 
     parameters: Mapping[str, Parameter]
+    caps: Caps | None = None
+    _capped: dict[Any, SimplexParameter] = field(default_factory=dict, init=False, compare=False)
+
+    def order(self) -> list[str]:
+        """The paths in the order in which they are chosen."""
+        return sorted(
+            self.parameters, key=lambda path: isinstance(self.parameters[path], SimplexParameter)
+        )
+
+    def at(self, path: str, values: Values) -> Parameter:
+        """The parameter as it is beside these values of those chosen before it.
+
+        Raises:
+            ValueError: the caps leave a simplex nothing.
+        """
+        parameter = self.parameters[path]
+        if self.caps is None or not isinstance(parameter, SimplexParameter):
+            return parameter
+        caps = self.caps(path, values)
+        key = (path, *sorted(caps.items()))
+        if key not in self._capped:
+            self._capped[key] = parameter.at_most(caps)
+        return self._capped[key]
 
 
 def load_space(path: Path) -> Space:
@@ -66,13 +103,34 @@ def parse_space(data: Mapping[str, Any], where: str) -> Space:
     return space
 
 
+def shuffled(space: Space, key: str) -> Space:
+    """The space with the sources of each simplex in an order that depends on `key` alone.
+
+    Shares are drawn one source after another, which a model of the numbers drawn sees: in an order
+    that changes from draw to draw, no source stands first more often than another.
+    """
+    return replace(
+        space,
+        parameters={
+            path: each.reordered(sorted(each.over, key=lambda source: _order(f"{key} {source}")))
+            if isinstance(each, SimplexParameter)
+            else each
+            for path, each in space.parameters.items()
+        },
+    )
+
+
+def _order(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
+
+
 def sample(space: Space, suggest: Suggest) -> Values:
     """The values of one point; a parameter whose condition does not hold is left out."""
     values: Values = {}
-    for path, parameter in space.parameters.items():
-        if parameter.holds(values):
-            values[path] = parameter.suggest(path, suggest)
-    return values
+    for path in space.order():
+        if space.parameters[path].holds(values):
+            values[path] = space.at(path, values).suggest(path, suggest)
+    return {path: values[path] for path in space.parameters if path in values}
 
 
 def encode(space: Space, values: Mapping[str, Any]) -> Params:
@@ -89,13 +147,13 @@ def encode(space: Space, values: Mapping[str, Any]) -> Params:
             raise ValueError(f"{path}: is no parameter of the search space{hint}")
     params: Params = {}
     kept: Values = {}
-    for path, parameter in space.parameters.items():
-        if not parameter.holds(kept):
+    for path in space.order():
+        if not space.parameters[path].holds(kept):
             continue
         if path not in values:
             raise ValueError(f"{path}: the point has no value for it")
+        params |= space.at(path, kept).encode(path, values[path])
         kept[path] = values[path]
-        params |= parameter.encode(path, values[path])
     return params
 
 

@@ -1,4 +1,4 @@
-"""What to try next: Optuna behind ask and tell. The only file that imports optuna.
+"""What to try next: Optuna behind ask and tell.
 
 Before each suggestion an in-memory study is rebuilt from what was told, and the sampler is seeded
 with (sweep seed, trial number, draw). So a suggestion is a pure function of the seed, its number
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -23,12 +23,13 @@ from optuna.distributions import (
 )
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
+from search_spaces.cost_aware import CostAwareSampler, Costs
 from search_spaces.parameters import Params, Values
 from search_spaces.points import grid
-from search_spaces.space import Space, encode, sample
+from search_spaces.space import Space, encode, sample, shuffled
 from trainables.settings import nearest
 
-SAMPLERS = ("tpe", "gp", "random", "grid")
+SAMPLERS = ("cost_aware", "tpe", "gp", "random", "grid")
 SAMPLER_DRAWS, RANDOM_DRAWS = 3, 50  # tries for a point that was not tried before
 Ending: TypeAlias = Literal["complete", "failed", "pruned"]
 State: TypeAlias = Literal["waiting", "running", "complete", "failed", "pruned"]
@@ -75,6 +76,7 @@ class Study:
         startup_trials: trials that must be complete before `tpe` and `gp` model the score; until
             then they draw at random.
         past: the stored trials in the order of their numbers. Unfinished ones count as running.
+        costs: what trials at some points still cost; `cost_aware` goes by it.
 
     Raises:
         ValueError: no such sampler; a grid over a parameter that has no steps.
@@ -88,6 +90,7 @@ class Study:
         seed: int,
         startup_trials: int,
         past: Iterable[PastTrial] = (),
+        costs: Costs = lambda points: [1.0] * len(points),
     ) -> None:
         if sampler not in SAMPLERS:
             raise ValueError(f"sampler {sampler!r} is unknown{nearest(sampler, list(SAMPLERS))}")
@@ -98,6 +101,7 @@ class Study:
         self._sampler = sampler
         self._seed = seed
         self._startup_trials = startup_trials
+        self._costs = costs
         self._told: list[_Told] = []
         for trial in past:
             assert trial.number == len(self._told), f"trial {len(self._told)} is missing"
@@ -117,25 +121,36 @@ class Study:
             params = {}
         return self._take(params, values)
 
-    def ask(self) -> Suggestion | None:
-        """The next point to try; None once every point of the grid is taken.
+    def ask(
+        self, *, spent: float = 0.0, affordable: Callable[[Values], bool] = lambda values: True
+    ) -> Suggestion | None:
+        """The next point to try; None once every point of the grid is taken, or none is affordable.
 
         A point that was tried would score the same again, so it is drawn anew: by the sampler, then
         at random. It is repeated only where all of that fails, in a space that is used up.
+
+        Args:
+            spent: how much of the sweep's budget or trials is spent, 0 to 1.
+            affordable: whether the budget has room for a trial at these values.
         """
         taken = [told.params for told in self._told]
         if self._sampler == "grid":
             for values in grid(self._space):
                 params = encode(self._space, values)
-                if params not in taken:
+                if params not in taken and affordable(values):
                     return self._take(params, values)
             return None
+        repeated: tuple[Params, Values] | None = None
         for attempt in range(SAMPLER_DRAWS + RANDOM_DRAWS):
-            values = self._draw(self._sampler if attempt < SAMPLER_DRAWS else "random", attempt)
+            name = self._sampler if attempt < SAMPLER_DRAWS else "random"
+            values = self._draw(name, attempt, spent)
             params = encode(self._space, values)  # those of the rounded shares, not those drawn
+            if not affordable(values):
+                continue
             if params not in taken:
-                break
-        return self._take(params, values)
+                return self._take(params, values)
+            repeated = (params, values)
+        return None if repeated is None else self._take(*repeated)
 
     def report(self, number: int, step: int, value: float) -> None:
         """An intermediate value of a running trial."""
@@ -152,21 +167,38 @@ class Study:
         self._told.append(_Told(params))
         return Suggestion(number=len(self._told) - 1, params=dict(params), values=dict(values))
 
-    def _draw(self, name: str, attempt: int) -> Values:
+    def _draw(self, name: str, attempt: int, spent: float) -> Values:
         seeds = np.random.SeedSequence((self._seed, len(self._told), attempt))
-        sampler = _sampler(name, int(seeds.generate_state(1)[0]), self._startup_trials)
+        seed = int(seeds.generate_state(1)[0])
+        space = shuffled(self._space, str(seed))
+        distributions = _distributions(space)
+        sampler: optuna.samplers.BaseSampler
+        if name == "cost_aware":
+            sampler = CostAwareSampler(
+                space,
+                distributions,
+                costs=self._costs,
+                spent=spent,
+                seed=seed,
+                startup_trials=self._startup_trials,
+            )
+        else:
+            sampler = _sampler(name, seed, self._startup_trials)
         study = optuna.create_study(direction="maximize", sampler=sampler)
-        distributions = _distributions(self._space)
-        study.add_trials(self._frozen(told, distributions) for told in self._told)
+        study.add_trials(self._frozen(told, space, distributions) for told in self._told)
         if name == "gp":
             # The GP models only parameters that every trial has: draw all, keep what holds.
-            return sample(self._space, FixedTrial(study.ask(distributions).params))
-        return sample(self._space, study.ask())
+            values = sample(space, FixedTrial(study.ask(distributions).params))
+        else:
+            values = sample(space, study.ask())
+        return sample(self._space, FixedTrial(encode(self._space, values)))  # in the file's order
 
-    def _frozen(self, told: _Told, distributions: dict[str, BaseDistribution]) -> FrozenTrial:
+    def _frozen(
+        self, told: _Told, space: Space, distributions: dict[str, BaseDistribution]
+    ) -> FrozenTrial:
         if not told.params:  # outside the space: a failed trial keeps its number, teaches nothing
             return create_trial(state=TrialState.FAIL)
-        params = dict(told.params)
+        params = encode(space, sample(self._space, FixedTrial(told.params)))
         if self._sampler == "gp":
             params = {name: _anchor(distributions[name]) for name in distributions} | params
         return create_trial(

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from search_spaces.points import edges
+from search_spaces.simplex_parameter import SimplexParameter
 from search_spaces.space import Space, check_paths
 from sweeps.given import GivenTrial
 from sweeps.plan import excess_repetition
@@ -121,10 +122,12 @@ def check_space(sweep: Sweep, space: Space) -> None:
             exact_shares(shares, dict.fromkeys(shares, 1))
 
 
-def within_cap(
-    sweep: Sweep, given: list[GivenTrial], data: Mapping[str, Dataset]
+def within_limits(
+    sweep: Sweep, space: Space, given: list[GivenTrial], data: Mapping[str, Dataset]
 ) -> tuple[list[GivenTrial], list[str]]:
     """The given trials that keep to `max_repetition`, and why each baseline left out was.
+
+    Baselines keep to the space's limits of shares too; a point of the sweep file need not.
 
     Raises:
         ValueError: a point of the sweep file goes past it.
@@ -134,11 +137,22 @@ def within_cap(
         excess = excess_repetition(sweep.trial_with(trial.values, trial.name), data)
         if excess and trial.origin == "point":
             raise ValueError(f"search.points {trial.name!r}: {excess}; change it or raise the cap")
+        if trial.origin == "baseline":
+            excess = excess or _broken(space, trial)
         if excess:
             left_out.append(f"{trial.name} is left out: {excess}.")
         else:
             kept.append(trial)
     return kept, left_out
+
+
+def _broken(space: Space, given: GivenTrial) -> str | None:
+    """Which limit of the search space the shares of a baseline break; None if they keep to all."""
+    for path, value in given.values.items():
+        parameter = space.parameters.get(path)
+        if isinstance(parameter, SimplexParameter) and (broken := parameter.broken_by(value)):
+            return f"in the search space {broken}"
+    return None
 
 
 def check_storage(folder: Path) -> None:

@@ -23,9 +23,10 @@ from sweeps.checks import (
     check_space,
     check_storage,
     sources_of,
-    within_cap,
+    within_limits,
 )
 from sweeps.given import given_trials
+from sweeps.mixture_limits import limited
 from sweeps.plan import Plan, make_plan
 from sweeps.records import check_same_sweep, read_sweep
 from sweeps.search import Search
@@ -72,7 +73,8 @@ def prepare(sweep: Sweep, console: Console, *, dry_run: bool) -> Prepared:
     data = _datasets(sweep, named, console, dry_run=dry_run)
     check_sources(sweep, sources, data)
     sizes = {source: len(data[source].split("train")) for source in sources}
-    given, left_out = within_cap(sweep, given_trials(sweep, space, sizes), data)
+    space = limited(space, settings.trial, data, str(settings.search.space))
+    given, left_out = within_limits(sweep, space, given_trials(sweep, space, sizes), data)
     left_out += [
         f"{name} is left out: it pre-trains on real people and allow_real_humans is false."
         for name in sweep.not_allowed

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from cluster.tracking import Tracker
-from search_spaces.parameters import SimplexParameter
+from search_spaces.simplex_parameter import SimplexParameter
 from search_spaces.space import Space
 from sweeps.heartbeat import Heartbeat
 from sweeps.live_report import LiveReport

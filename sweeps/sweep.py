@@ -57,7 +57,7 @@ class EarlyStopping(Settings):
 class SearchSettings(Settings):
     # A file of search_spaces/, relative to the sweep file; null: baselines and points alone.
     space: str | None
-    sampler: Literal["tpe", "gp", "random", "grid"]
+    sampler: Literal["cost_aware", "tpe", "gp", "random", "grid"]
     seed: Annotated[int, Field(ge=0)]
     trials: Positive | None  # in all, with baselines and points; null: these alone
     concurrent: Positive

@@ -16,7 +16,7 @@ from sweeps.checks import (
     check_space,
     check_storage,
     sources_of,
-    within_cap,
+    within_limits,
 )
 from sweeps.given import given_trials
 from sweeps.sweep import Sweep, parse_assignments, storage_folder
@@ -156,7 +156,7 @@ def test_a_baseline_past_the_repetition_cap_is_left_out_and_a_point_is_an_error(
         sweep = Sweep(path, {})
         space = load_space(sweep.space_file)
         given = given_trials(sweep, space, {"synthetic": 16, "scenes": 8})
-        return within_cap(sweep, given, toy_data())
+        return within_limits(sweep, space, given, toy_data())
 
     given, left_out = kept()
     assert "baseline: scenes only" not in [trial.name for trial in given]
