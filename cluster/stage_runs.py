@@ -19,6 +19,7 @@ from ray.exceptions import (
 from cluster.resources import Shape
 from trainables.config import Execution
 from trainables.data.catalog import Dataset
+from trainables.intermediate_probes import IntermediateProbes
 from trainables.stage import Stage
 from trainables.stage_store import StageStore
 
@@ -38,6 +39,7 @@ class Attempt:
     datasets: ray.ObjectRef
     execution: Execution
     stages: Any  # the `Stages` actor, asked whether the stage is still wanted
+    probes: IntermediateProbes | None
 
 
 def work(attempt: Attempt, rank: int = 0) -> str | None:
@@ -59,7 +61,9 @@ def work(attempt: Attempt, rank: int = 0) -> str | None:
         return answer
 
     try:
-        run_stage(attempt.stage, attempt.store, datasets, attempt.execution, unwanted)
+        run_stage(
+            attempt.stage, attempt.store, datasets, attempt.execution, unwanted, attempt.probes
+        )
     except StageStopped:
         pass
     except (ValueError, NonFiniteLoss) as error:

@@ -22,6 +22,7 @@ from cluster.resources import shape_of, what_is_short
 from cluster.room import Room
 from cluster.stage_runs import Attempt, StageFailed, explain
 from trainables.config import Execution
+from trainables.intermediate_probes import IntermediateProbes
 from trainables.stage import Stage, executed_as
 from trainables.stage_store import LEASE_SECONDS, Record, StageStore
 
@@ -40,11 +41,13 @@ class Stages:
         store: StageStore,
         executions: dict[str, Execution],
         attempts: int,
+        probes: IntermediateProbes | None,
     ) -> None:
         self._store = store
         self._datasets: ray.ObjectRef = None  # comes with each call, as it must outlive a restart
         self._executions = executions  # by `executed_as`
         self._attempts = attempts
+        self._probes = probes
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._wanted_by: defaultdict[str, set[int]] = defaultdict(set)
         self._runs: dict[str, asyncio.Task[Record]] = {}  # identity -> the one that brings it
@@ -197,6 +200,7 @@ class Stages:
             datasets=self._datasets,
             execution=execution,
             stages=ray.get_runtime_context().current_actor,
+            probes=self._probes,
         )
         running = asyncio.create_task(self._workers.run(attempt, place))
         last_epoch, renewed = 0.0, time.monotonic()

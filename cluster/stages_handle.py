@@ -12,6 +12,7 @@ from cluster.resources import driver_resources, what_is_short
 from cluster.stages import Stages
 from trainables.config import Execution
 from trainables.data.catalog import Dataset
+from trainables.intermediate_probes import IntermediateProbes
 from trainables.stage import Stage, executed_as
 from trainables.stage_store import StageStore
 
@@ -38,12 +39,16 @@ class Executions(Protocol):
 class StagesHandle:
     """The `Stages` actor as others see it. It dies with the process that made the handle.
 
-    It runs where drivers do, else on the node of that process. Raises ValueError if no node is for
-    drivers.
+    It runs where drivers do, else on the node of that process. `probes` are made of what aligns.
+    Raises ValueError if no node is for drivers.
     """
 
     def __init__(
-        self, store: StageStore, datasets: Mapping[str, Dataset], executions: Executions
+        self,
+        store: StageStore,
+        datasets: Mapping[str, Dataset],
+        executions: Executions,
+        probes: IntermediateProbes | None = None,
     ) -> None:
         here = ray.get_runtime_context()
         self.driver_resources = driver_resources(executions.driver_resource)
@@ -66,7 +71,8 @@ class StagesHandle:
             name: getattr(executions, name) for name in ("mae", "align", "finetune", "tasks")
         }
         self._datasets = ray.put(dict(datasets))
-        self._actor = actor.remote(self.store, self._executions, executions.attempts)
+        self.probes = probes
+        self._actor = actor.remote(self.store, self._executions, executions.attempts, probes)
 
     def check_room(self, stages: Iterable[Stage]) -> None:
         """Raises ValueError, saying what is short, if the cluster can never run one of them."""

@@ -14,7 +14,16 @@ class Assignment:
     number: int
     trial: dict[str, Any]
     name: str | None
-    may_stop: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class RungPoint:
+    """How a trial stands when a part of its alignment is done."""
+
+    rung: float  # that part, above 0 and below 1
+    accuracies: Mapping[str, float]  # probes' top-1 per downstream dataset, mean over endpoints
+    # Of its pre-training to the end as if it shared no stage, foreseen from what is done of it.
+    device_seconds: float
 
 
 class Study(Protocol):
@@ -23,8 +32,11 @@ class Study(Protocol):
     def ask(self) -> Assignment | None:
         """The next trial; None when there are no more."""
 
-    def progress(self, number: int, point: Mapping[str, Any]) -> None:
-        """`point` has `epoch` and `heldout_accuracy`, the mean over the sweep's sources."""
+    def reached(self, number: int, point: RungPoint) -> bool:
+        """Whether the trial may go on; if not, it is stopped, and the study has put it down so.
+
+        A trial that is handed out again comes to the same points again, and may go on.
+        """
 
     def complete(
         self, number: int, accuracies: Mapping[str, float], stages: Mapping[str, str]
@@ -32,14 +44,3 @@ class Study(Protocol):
         """Top-1 per downstream dataset; identities of the stages that gave it, by role."""
 
     def failed(self, number: int, reason: str) -> None: ...
-
-    def pruned(self, number: int, reason: str) -> None: ...
-
-
-class EarlyStopping(Protocol):
-    """Successive halving from `grace_epochs` on: 1 in `reduction_factor` goes on at each rung."""
-
-    @property
-    def grace_epochs(self) -> int: ...
-    @property
-    def reduction_factor(self) -> int: ...

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,14 @@ from typing import Any
 import ray
 from ray import tune
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from cluster.stage_runs import StageFailed
 from cluster.stages_handle import StagesHandle
-from cluster.study import Assignment, EarlyStopping, Study
+from cluster.study import Assignment, RungPoint, Study
 from trainables.config import TrialConfig
+from trainables.intermediate_probes import IntermediateProbes, steps_of
 from trainables.settings import parse
 from trainables.stage import Stage
 from trainables.stage_store import StageStore
@@ -32,42 +33,38 @@ DRIVER_RESTARTS = 2  # of a trial whose waiting process died
 # No CPU, or waiting trials would keep stages from theirs. Tune wants something: a byte.
 DRIVER = {"CPU": 0, "memory": 1}
 POLL_SECONDS = 0.5
-MOST_EPOCHS = 10**6  # ASHA wants a limit; a trial ends by itself
 
 
 def run_trials(
     study: Study,
     stages: StagesHandle,
     *,
-    sources: Sequence[str],
     concurrent: int,
-    early_stopping: EarlyStopping | None,
     scratch: Path,
 ) -> None:
     """Run trials until the study has no more; `concurrent` of them at a time.
 
-    `sources` are all that the sweep mixes: held-out accuracy is a mean over them. `scratch`
-    is Tune's own folder, emptied before and after.
+    Where `stages` makes probes of what aligns, the study is asked at each rung whether the trial
+    may go on. `scratch` is Tune's own folder, emptied before and after.
     """
     os.environ |= {
         "RAY_AIR_NEW_OUTPUT": "0",  # the old output is silent at verbose=0, the new one is not
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is for the entry point, not for Tune
-        "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # baselines report nothing to the scheduler
         "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # the study's records are the state
         "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     }
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     searcher = _StudySearcher(study, stages)
-    trainable = tune.with_parameters(_trial, stages=stages, sources=[*sources])
+    trainable = tune.with_parameters(_trial, stages=stages)
     tuner = tune.Tuner(
         tune.with_resources(trainable, {**DRIVER, **stages.driver_resources}),
         tune_config=tune.TuneConfig(
             num_samples=-1,
             search_alg=searcher,
             max_concurrent_trials=concurrent,
-            scheduler=_scheduler(early_stopping),
+            scheduler=_AsksTheStudy(searcher),
             reuse_actors=True,
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
@@ -86,19 +83,6 @@ def run_trials(
         shutil.rmtree(scratch, ignore_errors=True)
     if searcher.error is not None:
         raise searcher.error
-
-
-def _scheduler(early_stopping: EarlyStopping | None) -> FIFOScheduler:
-    if early_stopping is None:
-        return FIFOScheduler()
-    return ASHAScheduler(
-        time_attr="epoch",
-        metric="heldout_accuracy",
-        mode="max",
-        max_t=MOST_EPOCHS,
-        grace_period=early_stopping.grace_epochs,
-        reduction_factor=early_stopping.reduction_factor,
-    )
 
 
 class _StudySearcher(Searcher):
@@ -127,9 +111,8 @@ class _StudySearcher(Searcher):
         # As text, for Tune looks into nested dictionaries for things to sample.
         return {"number": assignment.number, "assignment": json.dumps(asdict(assignment))}
 
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        if "point" in result:
-            self._tell(trial_id, "progress", json.loads(result["point"]))
+    def may_go_on(self, trial_id: str, point: RungPoint) -> bool:
+        return self._tell(trial_id, "reached", point) is not False
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -142,18 +125,13 @@ class _StudySearcher(Searcher):
             self._tell(trial_id, "complete", accuracies, stages)
         elif "failure" in result:
             self._tell(trial_id, "failed", result["failure"])
-        else:
-            point = json.loads(result["point"])
-            self._tell(trial_id, "progress", point)
-            reason = "held-out accuracy {heldout_accuracy:.3f} at epoch {epoch:g}".format(**point)
-            self._tell(trial_id, "pruned", reason)
 
     def tell_error(self, trial_id: str, reason: str) -> None:
         self._tell(trial_id, "failed", reason)
 
-    def _tell(self, trial_id: str, what: str, *details: Any) -> None:
+    def _tell(self, trial_id: str, what: str, *details: Any) -> Any:
         try:
-            getattr(self._study, what)(self._numbers[trial_id], *details)
+            return getattr(self._study, what)(self._numbers[trial_id], *details)
         except Exception as error:
             self.error = self.error or error
 
@@ -164,6 +142,21 @@ class _StudySearcher(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         raise NotImplementedError("a sweep is continued from its records")
+
+
+class _AsksTheStudy(FIFOScheduler):
+    """Stops the trials of which the study says so. Tune's own schedulers compare one number."""
+
+    def __init__(self, searcher: _StudySearcher) -> None:
+        super().__init__()
+        self._searcher = searcher
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        if "point" in result:
+            point = RungPoint(**json.loads(result["point"]))
+            if not self._searcher.may_go_on(trial.trial_id, point):
+                return TrialScheduler.STOP
+        return TrialScheduler.CONTINUE
 
 
 class _TellErrors(tune.Callback):
@@ -183,18 +176,19 @@ def _trial_name(trial: Trial) -> str:
     return f"trial-{trial.config['number']:04d}"
 
 
-def _trial(config: dict[str, Any], *, stages: StagesHandle, sources: list[str]) -> None:
+def _trial(config: dict[str, Any], *, stages: StagesHandle) -> None:
     """One trial, in a process of its own that only waits."""
     assignment = Assignment(**json.loads(config["assignment"]))
     try:
         trial = parse(TrialConfig, assignment.trial, "trial")
-        parts = trial_stages(trial, stages.datasets())
+        data = stages.datasets()
+        parts = trial_stages(trial, data)
         weights = stages.want(parts.weights, assignment.number)
-        for point in _curve(parts.weights, weights, stages.store, sources):
-            if assignment.may_stop and point["epoch"] < trial.align.epochs:
-                tune.report({**point, "point": json.dumps(point)})
-            else:  # without the scheduler's metric: it does not look
-                tune.report({"point": json.dumps(point)})
+        if stages.probes is not None:
+            key = stages.probes.key(data)
+            for point in _rungs(parts.weights, weights, stages.store, stages.probes, key):
+                tune.report({"point": json.dumps(asdict(point))})
+        ray.get(weights)
         scored = _await_all(stages, parts, assignment.number)
     except (StageFailed, ValueError) as error:
         cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
@@ -211,23 +205,40 @@ def _await_all(stages: StagesHandle, parts: TrialStages, number: int) -> dict[st
     return {name: metrics[end.identity]["accuracy"] for name, end in parts.scored.items()}
 
 
-def _curve(
-    weights: Stage, awaited: ray.ObjectRef, store: StageStore, sources: list[str]
-) -> Iterator[dict[str, float]]:
-    """The trial's held-out accuracy by epoch, while and after `awaited` runs; it then is there.
+def _rungs(
+    weights: Stage,
+    awaited: ray.ObjectRef,
+    store: StageStore,
+    probes: IntermediateProbes,
+    key: str,
+) -> Iterator[RungPoint]:
+    """The rungs to which the alignment of `weights` comes, while and after `awaited` runs.
 
-    A mean over `sources`, 0 for those that were not trained on, and over the endpoints of an
-    average. It is read from the stages' files: who joins late sees it from the start.
+    Read from the stages' files: who joins late sees them from the start. An average comes to a
+    rung with the last of its endpoints.
     """
-    aligned = {part.identity for part in weights.chain() if part.kind == "align"}
+    parts = {part.identity: part for part in weights.chain()}
+    aligned = [part for part in parts.values() if part.kind == "align"]
+    earlier = [part for part in parts.values() if part.kind != "align"]
     told = 0.0
     finished: list[Any] = []
-    while not finished:
+    while aligned and not finished:
         finished, _ = ray.wait([awaited], timeout=POLL_SECONDS)
-        curves = [{p["epoch"]: p for p in store.progress(identity)} for identity in aligned]
-        shared = set.intersection(*(set(curve) for curve in curves)) if curves else set()
-        for epoch in sorted(epoch for epoch in shared if epoch > told):
-            told = epoch
-            values = [c[epoch].get(f"heldout/{s}", 0.0) for c in curves for s in sources]
-            yield {"epoch": epoch, "heldout_accuracy": sum(values) / len(values)}
-    ray.get(awaited)
+        curves = [{p["step"]: p for p in store.probes(part.identity, key)} for part in aligned]
+        wanted = [probes.steps(steps_of(part)) for part in aligned]
+        for rung in (rung for rung in probes.rungs if rung > told):
+            steps = [of_part.get(rung) for of_part in wanted]
+            if any(step not in curve for step, curve in zip(steps, curves, strict=True)):
+                break
+            told = rung
+            points = [curve[step] for step, curve in zip(steps, curves, strict=True)]
+            costs = [store.record(part.identity) for part in earlier]
+            yield RungPoint(
+                rung=rung,
+                accuracies={
+                    name: sum(point["accuracies"][name] for point in points) / len(points)
+                    for name in probes.downstream
+                },
+                device_seconds=sum(r.cost["device_seconds"] for r in costs if r is not None)
+                + sum(point["device_seconds"] for point in points) / rung,
+            )

@@ -11,7 +11,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import optuna
@@ -35,19 +35,18 @@ Ending: TypeAlias = Literal["complete", "failed", "pruned"]
 State: TypeAlias = Literal["waiting", "running", "complete", "failed", "pruned"]
 
 
-class PastTrial(Protocol):
-    """What a study needs of a stored trial (sweeps.records.TrialRecord)."""
+Direction: TypeAlias = Literal["maximize", "minimize"]
 
-    @property
-    def number(self) -> int: ...
-    @property
-    def params(self) -> Mapping[str, Any]: ...
-    @property
-    def state(self) -> State: ...
-    @property
-    def score(self) -> float | None: ...
-    @property
-    def intermediate(self) -> Sequence[Mapping[str, Any]]: ...
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """What is known of a point: from a stored trial, or from a trial of an earlier sweep."""
+
+    values: Values  # dotted path -> value; outside the space, the sampler does not see it
+    state: State
+    objectives: tuple[float, ...] | None = None  # one a direction; None: it is not complete
+    intermediate: Mapping[int, float] = field(default_factory=dict)  # step -> value on the way
+    settled: bool = True  # a trial there would end the same again, so it is not suggested
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,21 +60,25 @@ class Suggestion:
 
 @dataclass
 class _Told:
-    params: Params
+    params: Params  # empty outside the space
     state: State = "running"
-    score: float | None = None
+    objectives: tuple[float, ...] | None = None
     intermediate: dict[int, float] = field(default_factory=dict)
+    settled: bool = True
 
 
 class Study:
-    """Suggests points that maximise the score. Trials are numbered from 0 without gaps.
+    """Suggests points that are best by its objectives. Trials are numbered from 0 without gaps.
 
     Args:
         sampler: one of SAMPLERS. `gp` needs torch and scipy.
         seed: of the sweep.
-        startup_trials: trials that must be complete before `tpe` and `gp` model the score; until
-            then they draw at random.
+        startup_trials: trials that must be complete before `tpe` and `gp` model the objectives;
+            until then they draw at random.
+        directions: of the objectives, one or several.
         past: the stored trials in the order of their numbers. Unfinished ones count as running.
+            Their values are encoded anew, so that the space may be another than they came from.
+        earlier: what other sweeps found. They have no numbers here.
         costs: what trials at some points still cost; `cost_aware` goes by it.
 
     Raises:
@@ -89,7 +92,9 @@ class Study:
         sampler: str,
         seed: int,
         startup_trials: int,
-        past: Iterable[PastTrial] = (),
+        directions: Sequence[Direction] = ("maximize",),
+        past: Iterable[Observation] = (),
+        earlier: Iterable[Observation] = (),
         costs: Costs = lambda points: [1.0] * len(points),
     ) -> None:
         if sampler not in SAMPLERS:
@@ -102,24 +107,16 @@ class Study:
         self._seed = seed
         self._startup_trials = startup_trials
         self._costs = costs
-        self._told: list[_Told] = []
-        for trial in past:
-            assert trial.number == len(self._told), f"trial {len(self._told)} is missing"
-            state, score = _settled(trial.state, trial.score)
-            steps = {int(point["step"]): float(point["value"]) for point in trial.intermediate}
-            told = _Told(dict(trial.params), state, score, steps)
-            self._told.append(told)
+        self._directions = list(directions)
+        self._told = [self._observed(trial) for trial in past]
+        self._earlier = [self._observed(trial) for trial in earlier]
 
     def add(self, values: Values) -> Suggestion:
         """Take up a given point: a baseline, or one that a person asks for.
 
         A point outside the search space is a trial like any other, unseen by the sampler.
         """
-        try:
-            params = encode(self._space, values)
-        except ValueError:
-            params = {}
-        return self._take(params, values)
+        return self._take(self._encoded(values), values)
 
     def ask(
         self, *, spent: float = 0.0, affordable: Callable[[Values], bool] = lambda values: True
@@ -133,7 +130,7 @@ class Study:
             spent: how much of the sweep's budget or trials is spent, 0 to 1.
             affordable: whether the budget has room for a trial at these values.
         """
-        taken = [told.params for told in self._told]
+        taken = [told.params for told in [*self._earlier, *self._told] if told.settled]
         if self._sampler == "grid":
             for values in grid(self._space):
                 params = encode(self._space, values)
@@ -156,16 +153,37 @@ class Study:
         """An intermediate value of a running trial."""
         self._told[number].intermediate[step] = value
 
-    def tell(self, number: int, state: Ending, value: float | None = None) -> State:
-        """End a trial. Returns its state: a complete trial without a finite value has failed."""
+    def tell(self, number: int, state: Ending, objectives: Sequence[float] | None = None) -> State:
+        """End a trial. Returns its state: a complete one with a value that is not finite failed."""
         told = self._told[number]
         assert told.state in ("waiting", "running"), f"trial {number} has been told {told.state}"
-        told.state, told.score = _settled(state, value)
+        told.state, told.objectives = self._ended(state, objectives)
         return told.state
 
     def _take(self, params: Params, values: Values) -> Suggestion:
         self._told.append(_Told(params))
         return Suggestion(number=len(self._told) - 1, params=dict(params), values=dict(values))
+
+    def _observed(self, trial: Observation) -> _Told:
+        state, objectives = self._ended(trial.state, trial.objectives)
+        params, steps = self._encoded(trial.values), dict(trial.intermediate)
+        return _Told(params, state, objectives, steps, trial.settled)
+
+    def _encoded(self, values: Values) -> Params:
+        try:
+            return encode(self._space, values)
+        except ValueError:
+            return {}
+
+    def _ended(
+        self, state: State, objectives: Sequence[float] | None
+    ) -> tuple[State, tuple[float, ...] | None]:
+        if state != "complete":
+            return state, None
+        if objectives is None or not all(map(math.isfinite, objectives)):
+            return "failed", None
+        assert len(objectives) == len(self._directions), f"{objectives} for {self._directions}"
+        return state, tuple(objectives)
 
     def _draw(self, name: str, attempt: int, spent: float) -> Values:
         seeds = np.random.SeedSequence((self._seed, len(self._told), attempt))
@@ -184,8 +202,10 @@ class Study:
             )
         else:
             sampler = _sampler(name, seed, self._startup_trials)
-        study = optuna.create_study(direction="maximize", sampler=sampler)
-        study.add_trials(self._frozen(told, space, distributions) for told in self._told)
+        study = optuna.create_study(directions=self._directions, sampler=sampler)
+        study.add_trials(
+            self._frozen(told, space, distributions) for told in [*self._earlier, *self._told]
+        )
         if name == "gp":
             # The GP models only parameters that every trial has: draw all, keep what holds.
             values = sample(space, FixedTrial(study.ask(distributions).params))
@@ -203,10 +223,12 @@ class Study:
             params = {name: _anchor(distributions[name]) for name in distributions} | params
         return create_trial(
             state=_STATES[told.state],
-            value=told.score,
+            values=told.objectives,
             params=params,
             distributions={name: distributions[name] for name in params},
-            intermediate_values=dict(told.intermediate),
+            # With several objectives Optuna takes no values on the way (optuna#3450): such a
+            # trial then is to its samplers one that was stopped, at no known height.
+            intermediate_values=told.intermediate if len(self._directions) == 1 else {},
         )
 
 
@@ -230,14 +252,6 @@ _STATES = {
     "failed": TrialState.FAIL,
     "pruned": TrialState.PRUNED,
 }
-
-
-def _settled(state: State, score: float | None) -> tuple[State, float | None]:
-    if state != "complete":
-        return state, None
-    if score is None or not math.isfinite(score):
-        return "failed", None
-    return state, score
 
 
 class _Recorder:

@@ -46,7 +46,6 @@ class Prepared:
     sweep: Sweep
     space: Space
     data: dict[str, Dataset]
-    sources: list[str]  # all that some trial may pre-train on
     resolved: dict[str, Any]  # what sweep.json keeps
     store: StageStore
     search: Search
@@ -91,7 +90,6 @@ def prepare(sweep: Sweep, console: Console, *, dry_run: bool) -> Prepared:
         sweep=sweep,
         space=space,
         data=data,
-        sources=sorted(sources),
         resolved=resolved,
         store=store,
         search=search,

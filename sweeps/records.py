@@ -14,12 +14,18 @@ from dataclasses import asdict, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
 from pydantic.dataclasses import dataclass
+
+from cluster.study import RungPoint
 
 Origin: TypeAlias = Literal["baseline", "point", "suggested", "soup"]
 State: TypeAlias = Literal["waiting", "running", "complete", "failed", "pruned"]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+Rung = Annotated[
+    RungPoint, BeforeValidator(lambda read: RungPoint(**read) if isinstance(read, dict) else read)
+]
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", strict=True))
@@ -34,8 +40,9 @@ class TrialRecord:
     state: State
     score: Finite | None = None
     scores: dict[str, Finite] = field(default_factory=dict)  # per downstream dataset
-    intermediate: list[dict[str, int | Finite]] = field(default_factory=list)  # step, value
+    rungs: list[Rung] = field(default_factory=list)  # of its alignment, as far as it came
     stages: dict[str, str] = field(default_factory=dict)  # role -> identity
+    device_seconds: Finite | None = None  # of these stages, as if no other trial shared them
     reason: str | None = None  # why it failed or was pruned
     mlflow_run_id: str | None = None
     started_at: str | None = None  # ISO 8601, UTC

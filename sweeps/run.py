@@ -88,7 +88,7 @@ def _run_what_is_not_done(prepared: Prepared, watch: Watch, terminal: Terminal) 
     settings = prepared.sweep.settings
     with connected() as session:
         terminal.say(session)
-        stages = StagesHandle(store, prepared.data, settings.execution)
+        stages = StagesHandle(store, prepared.data, settings.execution, prepared.sweep.probes())
         stages.check_room(planned.stage for planned in prepared.plan.missing)
         watch.follow(stages.events)
         heartbeat = Heartbeat(search, prepared.data, stages.status)
@@ -100,9 +100,7 @@ def _run_what_is_not_done(prepared: Prepared, watch: Watch, terminal: Terminal) 
             run_trials(
                 search,
                 stages,
-                sources=prepared.sources,
                 concurrent=settings.search.concurrent,
-                early_stopping=settings.search.early_stopping,
                 scratch=prepared.sweep.folder / "tune",
             )
 

@@ -12,14 +12,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cluster.study import Assignment
+from cluster.study import Assignment, RungPoint
 from search_spaces.space import Space
 from search_spaces.study import Study
+from sweeps.early_stopping import reason_to_stop
 from sweeps.given import GivenTrial
+from sweeps.objectives import directions, values_of
 from sweeps.plan import excess_repetition
 from sweeps.records import TrialRecord, read_records, write_record
+from sweeps.sampler_view import SamplerView
 from sweeps.soup import FinishedTrial, soup_of
 from sweeps.sweep import Sweep
+from sweeps.trial_names import trial_name
 from trainables.config import TrialConfig
 from trainables.data.catalog import Dataset
 from trainables.trial import trial_score
@@ -44,13 +48,16 @@ class Search:
         self._given = given
         self._data = data
         self._on_change = on_change
-        asked = sweep.settings.search.trials
-        # With nothing to suggest from, the given trials are all there are.
-        self.trials = len(given) if asked is None else asked
-        if not space.parameters:
-            self.trials = min(self.trials, len(given))
+        self._view = SamplerView(sweep, space)
+        self._objectives = sweep.settings.search.objectives
         self._lock = threading.RLock()
         self.records = read_records(sweep.folder)
+        # With nothing to suggest from, the given trials are all there are.
+        all_given = self._ordinary() + len(self._to_come())
+        asked = sweep.settings.search.trials
+        self.trials = all_given if asked is None else asked
+        if not space.parameters:
+            self.trials = min(self.trials, all_given)
         # Written down before they start; a sweep that is continued hands these out first.
         self._pending = [record.number for record in self.records if not record.finished]
         self._study = Study(
@@ -58,7 +65,8 @@ class Search:
             sampler=sweep.settings.search.sampler,
             seed=sweep.settings.search.seed,
             startup_trials=len(given) + 1,
-            past=self.records,
+            directions=directions(self._objectives),
+            past=map(self._view.observation, self.records),
         )
 
     @property
@@ -106,7 +114,7 @@ class Search:
                 name=f"greedy soup of {len(soup.members)} trials",
                 origin="soup",
                 values=values,
-                params=self._study.add(values).params,
+                params=self._study.add(self._view.at_space(values)).params,
                 state="waiting",
             )
             self.records.append(record)
@@ -118,22 +126,17 @@ class Search:
     def known(self) -> dict[int, tuple[str, TrialConfig]]:
         """Number -> (name, settings) of the trials that are known before the sampler is asked."""
         known = {r.number: (trial_name(r), self.config(r)) for r in self.records}
-        ordinary = self._ordinary()
-        for ahead, given in enumerate(self._given[ordinary : self.trials]):
-            number = len(self.records) + ahead
+        room = self.trials - self._ordinary()
+        for number, given in enumerate(self._to_come()[: max(0, room)], len(self.records)):
             known[number] = (given.name, self._sweep.trial_with(given.values, given.name))
         return known
 
     def config(self, record: TrialRecord) -> TrialConfig:
-        return self._sweep.trial_with(record.values, f"trial {record.number}")
+        return self._view.config(record)
 
     def varied(self, record: TrialRecord) -> dict[str, Any]:
         """The trial's value of each setting that the space varies; empty if it lies outside."""
-        values, varied = {**self._fixed_values(), **record.values}, dict[str, Any]()
-        for path, parameter in self._space.parameters.items():
-            if record.params and parameter.holds(varied):
-                varied[path] = values[path]
-        return varied
+        return self._view.varied(record)
 
     # The Study protocol of cluster.tune.
 
@@ -156,18 +159,28 @@ class Search:
                 number=record.number,
                 trial=self.config(record).model_dump(mode="json"),
                 name=trial_name(record),
-                may_stop=record.origin == "suggested",
             )
 
-    def progress(self, number: int, point: Mapping[str, Any]) -> None:
-        """An intermediate value: `epoch` and `heldout_accuracy`."""
+    def reached(self, number: int, point: RungPoint) -> bool:
+        """Whether the trial may go on; one that may not is put down as pruned."""
         with self._lock:
             record = self.records[number]
-            step, value = int(point["epoch"]), float(point["heldout_accuracy"])
-            if step > max((int(p["step"]) for p in record.intermediate), default=-1):
-                self._study.report(number, step, value)
-                intermediate = [*record.intermediate, {"step": step, "value": value}]
-                self._write(record, intermediate=intermediate)
+            if any(rung.rung == point.rung for rung in record.rungs):
+                return True  # it is handed out again, and went on there
+            settings = self._sweep.settings.search.early_stopping
+            assert settings is not None, "a rung without early stopping"
+            earlier = ((self.config(r), rung) for r in self.records for rung in r.rungs)
+            reason = reason_to_stop(settings, self._objectives, self.config(record), point, earlier)
+            if record.origin != "suggested":  # it counts, but is never stopped
+                reason = None
+            record = replace(record, rungs=[*record.rungs, point])
+            self._study.report(number, *self._view.step(record, point))
+            if reason is None:
+                self._write(record)
+                return True
+            self._study.tell(number, "pruned")
+            self._finish(record, state="pruned", reason=reason)
+            return False
 
     def complete(
         self, number: int, accuracies: Mapping[str, float], stages: Mapping[str, str]
@@ -176,22 +189,24 @@ class Search:
         with self._lock:
             record = self.records[number]
             score = trial_score(self.config(record), accuracies)
-            if self._study.tell(number, "complete", score) == "failed":
+            alone = self._view.device_seconds(stages)
+            objectives = values_of(self._objectives, score, accuracies, alone)
+            if self._study.tell(number, "complete", objectives) == "failed":
                 self._finish(record, state="failed", reason=f"its score is {score}")
                 return
             self._finish(
-                record, state="complete", score=score, scores=dict(accuracies), stages=dict(stages)
+                record,
+                state="complete",
+                score=score,
+                scores=dict(accuracies),
+                stages=dict(stages),
+                device_seconds=alone,
             )
 
     def failed(self, number: int, reason: str) -> None:
         with self._lock:
             self._study.tell(number, "failed")
             self._finish(self.records[number], state="failed", reason=reason)
-
-    def pruned(self, number: int, reason: str) -> None:
-        with self._lock:
-            self._study.tell(number, "pruned")
-            self._finish(self.records[number], state="pruned", reason=reason)
 
     def tracked(self, number: int, mlflow_run_id: str) -> None:
         """Remember where MLflow keeps the trial."""
@@ -200,14 +215,13 @@ class Search:
                 self._write(self.records[number], mlflow_run_id=mlflow_run_id)
 
     def _new(self) -> TrialRecord | None:
-        number, ordinary = len(self.records), self._ordinary()
-        if ordinary >= self.trials:
+        number = len(self.records)
+        if self._ordinary() >= self.trials:
             return None
-        if ordinary < len(self._given):
-            given = self._given[ordinary]
-            in_space = {**self._fixed_values(), **given.values}
+        if to_come := self._to_come():
+            given = to_come[0]
             name, origin, values = given.name, given.origin, given.values
-            params = self._study.add(in_space).params
+            params = self._study.add(self._view.at_space(values)).params
         else:
             suggestion = self._study.ask()
             if suggestion is None:
@@ -232,10 +246,10 @@ class Search:
     def _excess(self, record: TrialRecord) -> str | None:
         return excess_repetition(self.config(record), self._data)
 
-    def _fixed_values(self) -> dict[str, Any]:
-        """What the sweep's own trial has at the paths of the space."""
-        trial = self._sweep.settings.trial.model_dump(mode="json")
-        return {path: _at(trial, path) for path in self._space.parameters}
+    def _to_come(self) -> list[GivenTrial]:
+        """The given trials that have no record yet; some may have been added to a begun sweep."""
+        names = {record.name for record in self.records}
+        return [given for given in self._given if given.name not in names]
 
     def _finish(self, record: TrialRecord, **changes: Any) -> None:
         self._write(record, finished_at=now(), **changes)
@@ -246,29 +260,6 @@ class Search:
         self.records[record.number] = record
         self._on_change(record)
         return record
-
-
-def trial_name(record: TrialRecord) -> str:
-    """The given name, or what was suggested in a few words: '0.1 synthetic + 0.9 scenes'."""
-    if record.name:
-        return record.name
-    mixed = [_mixed(value) for value in record.values.values() if isinstance(value, Mapping)]
-    others = [
-        f"{'.'.join(path.split('.')[-2:])} {f'{value:g}' if isinstance(value, float) else value}"
-        for path, value in record.values.items()
-        if not isinstance(value, Mapping)
-    ]
-    return ", ".join([*mixed, *others])
-
-
-def _mixed(shares: Mapping[str, Any]) -> str:
-    return " + ".join(f"{float(share):g} {source}" for source, share in shares.items() if share)
-
-
-def _at(tree: Mapping[str, Any], path: str) -> Any:
-    for part in path.split("."):
-        tree = tree[part]
-    return tree
 
 
 def now() -> str:

@@ -9,10 +9,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from cluster.study import RungPoint
 from sweeps.plan import duration
-from sweeps.search import trial_name
 from sweeps.stage_status import StageStatus
 from sweeps.status import Status, seconds_of
+from sweeps.trial_names import trial_name
 
 HEAD = 5  # trials of the leaderboard
 SAME_COMMAND = "the same command without --status continues it"
@@ -105,19 +106,24 @@ def _print_trials(status: Status, console: Console) -> None:
         return
     table = _table("Trials that are running" if status.life == "runs" else "Interrupted trials")
     table.add_column("trial", justify="right")
-    for column in ("what", "for", "held-out accuracy"):
+    for column in ("what", "for", "last probe"):
         table.add_column(column)
     until = status.now if status.life == "runs" else status.heard or status.now
     for record in records:
         since = seconds_of(record.started_at) if record.started_at else until
-        last = record.intermediate[-1] if record.intermediate else None
+        last = record.rungs[-1] if record.rungs else None
         table.add_row(
             str(record.number),
             escape(trial_name(record)),
             duration(max(0.0, until - since)),
-            "" if last is None else f"{last['value']:.1%} at epoch {last['step']:g}",
+            "" if last is None else _probe(last),
         )
     console.print(table)
+
+
+def _probe(point: RungPoint) -> str:
+    accuracies = ", ".join(f"{name} {value:.1%}" for name, value in point.accuracies.items())
+    return f"{accuracies} at {point.rung:.0%} of the alignment"
 
 
 def _cost(status: Status) -> str:

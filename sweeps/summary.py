@@ -9,8 +9,9 @@ from typing import Any
 
 from sweeps.plan import describe
 from sweeps.records import TrialRecord
-from sweeps.search import Search, trial_name
+from sweeps.search import Search
 from sweeps.sweep import Sweep
+from sweeps.trial_names import trial_name
 from trainables.config import TrialConfig
 from trainables.data.catalog import Dataset
 from trainables.stage import Stage

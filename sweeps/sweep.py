@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from trainables.config import Execution, TrialConfig
 from trainables.data.demo_world.settings import WorldSettings
+from trainables.intermediate_probes import IntermediateProbes
 from trainables.settings import (
     Settings,
     check_setting,
@@ -48,10 +49,30 @@ class PointSettings(Settings):
 
 
 class EarlyStopping(Settings):
-    """ASHA on the mean held-out accuracy over the sources; baselines are never stopped."""
+    """ASHA on probes of the model while it aligns; baselines and points are never stopped."""
 
-    grace_epochs: Positive
-    reduction_factor: Annotated[int, Field(ge=2)]
+    # The trials at a rung are compared by the score's rule on the probes, or by non-dominated rank
+    # over the downstream datasets, or over the objectives.
+    by: Literal["score", "datasets", "objectives"]
+    rungs: Annotated[  # parts of the alignment: 0.25 is when a quarter of its clips is trained
+        tuple[Annotated[float, Field(gt=0, lt=1)], ...], AsTuple, Field(min_length=1)
+    ]
+    reduction_factor: Annotated[int, Field(ge=2)]  # 1 in so many goes on
+    train_clips: Positive  # a probe is fitted on, of each downstream dataset
+    selection_clips: Positive  # it is scored on
+
+    @model_validator(mode="after")
+    def _upwards(self) -> Self:
+        if list(self.rungs) != sorted(set(self.rungs)):
+            raise ValueError(f"rungs {list(self.rungs)} do not rise; write each once, in order")
+        return self
+
+
+class GroupSettings(Settings):
+    """An objective: the mean top-1 over some of the downstream datasets."""
+
+    name: str
+    mean_of: Annotated[tuple[str, ...], AsTuple, Field(min_length=1)]
 
 
 class SearchSettings(Settings):
@@ -59,6 +80,11 @@ class SearchSettings(Settings):
     space: str | None
     sampler: Literal["cost_aware", "tpe", "gp", "random", "grid"]
     seed: Annotated[int, Field(ge=0)]
+    # What the sampler is after: the score, device hours as if the trial shared no stage, the means
+    # over groups of datasets. The recommendation goes by the score alone.
+    objectives: Annotated[
+        tuple[Literal["score", "gpu_hours"] | GroupSettings, ...], AsTuple, Field(min_length=1)
+    ]
     trials: Positive | None  # in all, with baselines and points; null: these alone
     concurrent: Positive
     baselines: bool  # random weights, each source alone, 1:1, proportional to size
@@ -74,6 +100,20 @@ class SearchSettings(Settings):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two points are called {name!r}; rename one")
+        objectives = [each if isinstance(each, str) else each.name for each in self.objectives]
+        for name in objectives:
+            if objectives.count(name) > 1:
+                raise ValueError(f"two objectives are called {name!r}; keep or rename one")
+        if self.sampler == "cost_aware" and len(objectives) > 1:
+            raise ValueError(
+                f"sampler 'cost_aware' improves one objective for its cost, {len(objectives)} are "
+                "given; choose tpe, gp or random, or keep one objective"
+            )
+        if objectives == ["gpu_hours"]:
+            raise ValueError(
+                "objectives is gpu_hours alone, for which the best trial is to train nothing; add "
+                "score, or a group of datasets"
+            )
         if self.space is None and not self.points and not self.baselines:
             raise ValueError("there is nothing to run: give a space, baselines or points")
         return self
@@ -121,12 +161,14 @@ class SweepSettings(Settings):
     tracking: TrackingSettings
 
     @model_validator(mode="after")
-    def _stops_by_something(self) -> Self:
-        if self.search.early_stopping is not None and not self.trial.align.heldout_clips:
-            raise ValueError(
-                "search.early_stopping goes by held-out accuracy, but trial.align.heldout_clips is "
-                "0; raise it, or set early_stopping: null"
-            )
+    def _known_datasets(self) -> Self:
+        for objective in self.search.objectives:
+            for name in () if isinstance(objective, str) else objective.mean_of:
+                if name not in self.trial.downstream:
+                    raise ValueError(
+                        f"search.objectives: {name!r} is not in trial.downstream"
+                        f"{nearest(name, list(self.trial.downstream))}"
+                    )
         return self
 
 
@@ -136,8 +178,15 @@ MAY_CHANGE = (
     "storage",
     "execution",
     "tracking",
+    "space",  # stored trials are encoded anew, by their values
+    "search.space",
+    "search.sampler",
+    "search.seed",
+    "search.objectives",
     "search.trials",
     "search.concurrent",
+    "search.baselines",
+    "search.points",
     "search.greedy_soup",
 )
 
@@ -174,6 +223,20 @@ class Sweep:
             except ValueError as error:
                 raise ValueError(f"{where}: {error}") from None
         return parse(TrialConfig, with_overrides(self._trial_data, dict(values)), where)
+
+    def probes(self) -> IntermediateProbes | None:
+        """What early stopping goes by; None where it is off."""
+        stopping, trial = self.settings.search.early_stopping, self.settings.trial
+        if stopping is None:
+            return None
+        return IntermediateProbes(
+            rungs=stopping.rungs,
+            downstream=trial.downstream,
+            train_clips=stopping.train_clips,
+            selection_clips=stopping.selection_clips,
+            l2_grid=trial.probe.l2_grid,
+            max_unreadable=trial.probe.max_unreadable,
+        )
 
     def identity(self) -> dict[str, Any]:
         """The settings as JSON values, as sweep.json keeps them."""

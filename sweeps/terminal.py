@@ -12,7 +12,7 @@ from rich.table import Table
 
 from sweeps.plan import SHOWN, duration
 from sweeps.records import TrialRecord
-from sweeps.search import trial_name
+from sweeps.trial_names import trial_name
 
 QUIET_SECONDS = 20.0  # where lines are kept (a job's log), a stage's progress is told this often
 

@@ -12,8 +12,9 @@ from typing import Any
 from cluster.tracking import Tracker
 from sweeps.plan import describe, make_plan, price
 from sweeps.records import TrialRecord
-from sweeps.search import Search, trial_name
+from sweeps.search import Search
 from sweeps.terminal import Terminal
+from sweeps.trial_names import trial_name
 from trainables.data.catalog import Dataset
 from trainables.stage import TRAINED, Stage
 from trainables.stage_store import StageStore
@@ -133,18 +134,22 @@ class Watch:
         )
         if run_id:
             self._search.tracked(number, run_id)
+        if record.rungs:
+            epochs = self._search.config(record).align.epochs
+            points = [
+                {
+                    "epoch": point.rung * epochs,
+                    **{f"rung/{name}": value for name, value in point.accuracies.items()},
+                }
+                for point in record.rungs
+            ]
+            self._tracker.trial_progress(number, points)
         if record.state in ("complete", "failed", "pruned"):
             metrics = {f"accuracy/{name}": value for name, value in record.scores.items()}
             if record.score is not None:
                 metrics = {"score": record.score, **metrics}
             roles = {_role(stage): stage.identity for stage in self._stages_of(number)}
             self._tracker.trial_finished(number, record.state, metrics, roles, record.reason)
-        elif record.intermediate:
-            points = [
-                {"epoch": point["step"], "heldout_accuracy": point["value"]}
-                for point in record.intermediate
-            ]
-            self._tracker.trial_progress(number, points)
 
     def _stages_of(self, number: int) -> list[Stage]:
         if number < len(self._search.records):

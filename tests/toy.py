@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from cluster.study import RungPoint
 from trainables.config import Execution, TrialConfig
 from trainables.data.catalog import Clip, Dataset
 from trainables.settings import parse, with_overrides
@@ -177,6 +178,7 @@ def toy_sweep_data(**overrides: Any) -> dict[str, Any]:
             "space": "space.yaml",
             "sampler": "random",
             "seed": 0,
+            "objectives": ["score"],
             "trials": 6,
             "baselines": True,
             "greedy_soup": False,
@@ -196,6 +198,20 @@ def toy_sweep_data(**overrides: Any) -> dict[str, Any]:
     }
     paths = {key.replace("__", "."): value for key, value in overrides.items()}
     return with_overrides(deepcopy(data), paths)
+
+
+STOPPING: dict[str, Any] = {
+    "by": "score",
+    "rungs": [0.25, 0.5],
+    "reduction_factor": 2,
+    "train_clips": 4,
+    "selection_clips": 2,
+}
+
+
+def at_rung(rung: float, low: float, **others: float) -> RungPoint:
+    """How a trial stands at a rung, by dataset."""
+    return RungPoint(rung=rung, accuracies={"low": low, **others}, device_seconds=1.0)
 
 
 def write_toy_sweep(folder: Path, space: dict[str, Any] = SPACE, **overrides: Any) -> Path:

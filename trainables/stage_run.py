@@ -13,6 +13,7 @@ import torch
 from trainables.config import Execution
 from trainables.data.catalog import Dataset
 from trainables.gpu_meter import GpuMeter
+from trainables.intermediate_probes import IntermediateProbes
 from trainables.stage import Stage
 from trainables.stage_store import StageStore
 
@@ -46,6 +47,7 @@ class StageRun:
     should_stop: Callable[[], bool]
     device: torch.device
     gpu: GpuMeter
+    probes: IntermediateProbes | None = None  # of what aligns
     started: float = field(default_factory=time.monotonic)
 
     def seconds(self) -> float:

@@ -150,6 +150,26 @@ class StageStore:
                 points[point["epoch"]] = point
         return [points[epoch] for epoch in sorted(points)]
 
+    # Probes of a model while it aligns: a file for each way of measuring, see IntermediateProbes.
+
+    def add_probe(self, identity: str, key: str, point: dict[str, Any]) -> None:
+        """Keep a probe, `step` in it; a resumed stage may measure at a step again."""
+        kept = [each for each in self.probes(identity, key) if each["step"] != point["step"]]
+        folder = self.folder(identity)
+        folder.mkdir(parents=True, exist_ok=True)
+        written = folder / f"probes-{secrets.token_hex(4)}.tmp"
+        written.write_text(json.dumps([*kept, point]))
+        written.replace(folder / f"probes-{key}.json")
+
+    def probes(self, identity: str, key: str) -> list[dict[str, Any]]:
+        """The probes so far."""
+        try:
+            text = (self.folder(identity) / f"probes-{key}.json").read_text()
+        except FileNotFoundError:
+            return []
+        points: list[dict[str, Any]] = json.loads(text)
+        return points
+
     # Attempts and leases: these save work, nothing correct rests on them.
 
     def attempts(self, identity: str) -> int:

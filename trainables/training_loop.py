@@ -24,6 +24,7 @@ from trainables.optimization import build_optimizer, learning_rate, set_learning
 from trainables.process_group import from_first, gathered, rank, summed, world_size
 from trainables.running_averages import RunningAverages
 from trainables.stage_run import NonFiniteLoss, StageRun, StageStopped
+from trainables.stages.rung_probes import RungProbes
 from trainables.training_data import TrainingData
 from trainables.training_settings import OptimizerSettings
 
@@ -71,14 +72,17 @@ class _State:
                 paths[path] = paths.get(path, 0) + times
         self.replaced_here.clear()
 
+    def device_seconds(self, run: StageRun) -> float:
+        """Spent on the stage so far."""
+        return self.progress.device_seconds + run.seconds() * world_size()
+
     def save(self, run: StageRun) -> None:
         if rank() == 0:
-            device_seconds = self.progress.device_seconds + run.seconds() * world_size()
             state = {
                 "objective": self.objective.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
-                "progress": {**asdict(self.progress), "device_seconds": device_seconds},
+                "progress": {**asdict(self.progress), "device_seconds": self.device_seconds(run)},
             }
             if self.averages is not None:
                 state["averages"] = self.averages.state_dict()
@@ -106,12 +110,14 @@ def train(
     seed: int,
     evaluate: Callable[[], dict[str, float]] = dict,
     averages: RunningAverages | None = None,
+    probes: RungProbes | None = None,
 ) -> Progress:
     """Train `objective` in place on all of `data`.
 
     `objective` maps a Batch to values per clip, each [B], "loss" among them; all are averaged
     into the curves, to which `evaluate` adds after each epoch. `depth` is the trunk's, for the
-    layer decay. `averages` takes in the weights after each step and epoch. The host waits for the
+    layer decay. `averages` takes in the weights after each step and epoch; `probes` looks at them
+    after some steps. The host waits for the
     device twice a step, to check that loss and gradient are finite.
 
     Raises:
@@ -139,6 +145,8 @@ def train(
         progress.step = step + 1
         if averages is not None:
             averages.after_step(progress.step)
+        if probes is not None:
+            probes.after_step(progress.step, state.device_seconds(run))
         epoch, inside = divmod(progress.step, data.steps_per_epoch)
         if inside == 0:
             clips = data.steps_per_epoch * optimizer.batch_size

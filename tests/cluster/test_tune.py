@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from cluster.stages_handle import StagesHandle
-from cluster.study import Assignment
+from cluster.study import Assignment, RungPoint
 from cluster.tune import run_trials
-from tests.cluster.conftest import Executions
+from tests.cluster.conftest import Executions, until
 from tests.toy import toy_data, toy_trial
+from trainables.intermediate_probes import IntermediateProbes
 from trainables.stage_store import StageStore
 
 pytestmark = pytest.mark.usefixtures("two_cpus")
@@ -28,10 +29,10 @@ class Script:
     """A study that hands out trials by seed, and notes what it is told."""
 
     seeds: list[int]
-    may_stop: list[bool] = field(default_factory=list)
+    stops: dict[int, float] = field(default_factory=dict)  # trial -> at which rung
     epochs: int = 0  # of align, the only stage here that is a Ray Train run
     told: dict[int, tuple[Any, ...]] = field(default_factory=dict)
-    curves: dict[int, list[tuple[float, float]]] = field(default_factory=dict)
+    rungs: dict[int, list[RungPoint]] = field(default_factory=dict)
     asked: int = 0
     order: list[str] = field(default_factory=list)
 
@@ -45,11 +46,14 @@ class Script:
             number=number,
             trial=trial.model_dump(mode="json"),
             name=None,
-            may_stop=self.may_stop[number] if self.may_stop else True,
         )
 
-    def progress(self, number: int, point: Mapping[str, Any]) -> None:
-        self.curves.setdefault(number, []).append((point["epoch"], point["heldout_accuracy"]))
+    def reached(self, number: int, point: RungPoint) -> bool:
+        self.rungs.setdefault(number, []).append(point)
+        if self.stops.get(number) == point.rung:
+            self._tell(number, "pruned")
+            return False
+        return True
 
     def complete(
         self, number: int, accuracies: Mapping[str, float], stages: Mapping[str, str]
@@ -59,19 +63,10 @@ class Script:
     def failed(self, number: int, reason: str) -> None:
         self._tell(number, "failed", reason)
 
-    def pruned(self, number: int, reason: str) -> None:
-        self._tell(number, "pruned", reason)
-
     def _tell(self, number: int, *what: Any) -> None:
         assert number not in self.told
         self.told[number] = what
         self.order.append(f"tell {number}")
-
-
-@dataclass(frozen=True)
-class Halving:
-    grace_epochs: int = 1
-    reduction_factor: int = 2
 
 
 @pytest.fixture
@@ -82,13 +77,12 @@ def stages(tmp_path: Path) -> Any:
 
 
 def run(study: Script, stages: StagesHandle, **settings: Any) -> None:
-    arguments = {"concurrent": 1, "early_stopping": None, **settings}
-    sources = ["synthetic", "scenes"]
+    arguments = {"concurrent": 1, **settings}
     scratch = stages.store.root.parent / "tune"
     signal.signal(signal.SIGALRM, _too_long)
     signal.alarm(SECONDS)
     try:
-        run_trials(study, stages, sources=sources, scratch=scratch, **arguments)
+        run_trials(study, stages, scratch=scratch, **arguments)
     finally:
         signal.alarm(0)
     assert not scratch.exists()
@@ -113,16 +107,37 @@ def test_a_failed_trial_is_told_with_its_reason_and_the_sweep_goes_on(
     assert study.order == ["ask 0", "tell 0", "ask 1", "tell 1"]
 
 
-def test_a_trial_stopped_early_is_told_as_pruned_and_a_baseline_never_is(
-    stages: StagesHandle,
+PROBES = IntermediateProbes(
+    rungs=(0.25, 0.5),
+    downstream=("low",),
+    train_clips=4,
+    selection_clips=2,
+    l2_grid=(1.0,),
+    max_unreadable=0.01,
+)
+
+
+def test_the_study_is_asked_at_each_rung_and_what_it_stops_is_trained_no_further(
+    tmp_path: Path,
 ) -> None:
-    study = Script([90, 5, 5], may_stop=[True, False, True], epochs=3)
-    run(study, stages, early_stopping=Halving())
-    assert [study.told[n][0] for n in range(3)] == ["complete", "complete", "pruned"]
-    assert study.told[2] == ("pruned", "held-out accuracy 0.050 at epoch 1")
-    assert study.curves[0] == [(1, 0.9), (2, 0.9), (3, 0.9)]
-    assert study.curves[1] == [(1, 0.05), (2, 0.05), (3, 0.05)]
-    assert study.curves[2] == [(1, 0.05)]
+    stages = StagesHandle(StageStore(tmp_path / "stages"), toy_data(), Executions(), PROBES)
+    study = Script([90, 5], stops={1: 0.25}, epochs=24)
+    run(study, stages)
+
+    def ended() -> list[str]:
+        events = [event for event in stages.events(0)[0] if event["kind"] == "align"]
+        return sorted({event["identity"]: event["state"] for event in events}.values())
+
+    until(lambda: ended() == ["finished", "stopped"])
+    stages.kill()
+    assert [study.told[n][0] for n in range(2)] == ["complete", "pruned"]
+    assert [(p.rung, p.accuracies) for p in study.rungs[0]] == [
+        (0.25, {"low": 0.9}),
+        (0.5, {"low": 0.9}),
+    ]
+    # A second each for the start and for each of 48 steps, foreseen from those that are done.
+    assert [point.device_seconds for point in study.rungs[0]] == [49.0, 49.0]
+    assert [point.rung for point in study.rungs[1]] == [0.25]
 
 
 def test_two_trials_at_a_time_on_two_cpus_do_not_lock_each_other_out(

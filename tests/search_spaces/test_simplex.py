@@ -70,7 +70,7 @@ def test_every_sampler_keeps_to_the_limits(sampler: str) -> None:
         trial = study.ask()
         assert trial is not None
         assert allowed(trial.values["m"])
-        study.tell(trial.number, "complete", trial.values["m"]["t2v"])  # outwards, to the limit
+        study.tell(trial.number, "complete", [trial.values["m"]["t2v"]])  # outwards, to the limit
 
 
 def test_grid_and_edges_keep_to_the_limits() -> None:
@@ -106,7 +106,7 @@ def test_the_order_in_which_the_sources_stand_changes_no_suggestion() -> None:
             trial = study.ask()
             assert trial is not None
             shares.append(trial.values["m"])
-            study.tell(trial.number, "complete", -((trial.values["m"]["wan"] - 0.4) ** 2))
+            study.tell(trial.number, "complete", [-((trial.values["m"]["wan"] - 0.4) ** 2)])
         return shares
 
     for sampler in ("cost_aware", "tpe", "gp", "random"):

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,21 +9,12 @@ import pytest
 
 from search_spaces.points import grid
 from search_spaces.space import load_space, parse_space
-from search_spaces.study import State, Study, Suggestion
+from search_spaces.study import Observation, Study, Suggestion
 
 MIXING = load_space(Path(__file__).parents[2] / "search_spaces" / "mixing.yaml")
 LINE = parse_space(
     {"parameters": {"x": {"type": "float", "low": 0.0, "high": 1.0}}}, where="line.yaml"
 )
-
-
-@dataclass
-class Past:
-    number: int
-    params: dict[str, Any]
-    state: State
-    score: float | None = None
-    intermediate: list[dict[str, Any]] = field(default_factory=list)
 
 
 def baseline(shares: float) -> dict[str, Any]:
@@ -49,7 +40,7 @@ def run(sampler: str, trials: int, seed: int = 3, *, interrupt: bool = False) ->
     def build() -> Study:
         return Study(MIXING, sampler=sampler, seed=seed, startup_trials=4, past=past)
 
-    past: list[Past] = []
+    past: list[Observation] = []
     done: list[Suggestion] = []
     study = build()
     for number in range(trials):
@@ -59,22 +50,22 @@ def run(sampler: str, trials: int, seed: int = 3, *, interrupt: bool = False) ->
         trial = study.add(given[number]) if number < len(given) else study.ask()
         assert trial is not None
         done.append(trial)
-        record = Past(number, trial.params, "running")
+        record = Observation(values=trial.values, state="running")
         past.append(record)
         if interrupt:  # killed while the trial runs, which is then handed out again
             study = build()
         score = score_of(trial.values)
         study.report(number, 1, score / 2)
-        record.intermediate = [{"step": 1, "value": score / 2}]
+        record = replace(record, intermediate={1: score / 2})
         if number == 5:
             study.tell(number, "failed")
-            record.state = "failed"
+            past[-1] = replace(record, state="failed")
         elif number % 4 == 3:
             study.tell(number, "pruned")
-            record.state = "pruned"
+            past[-1] = replace(record, state="pruned")
         else:
-            study.tell(number, "complete", score)
-            record.state, record.score = "complete", score
+            study.tell(number, "complete", [score])
+            past[-1] = replace(record, state="complete", objectives=(score,))
     return done
 
 
@@ -100,7 +91,7 @@ def test_successive_points_differ_though_nothing_was_told(sampler: str) -> None:
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "random"])
 def test_the_draw_depends_on_the_number_of_the_trial(sampler: str) -> None:
     def first(number: int) -> Suggestion | None:
-        past = [Past(earlier, {}, "failed") for earlier in range(number)]
+        past = [Observation(values={}, state="failed") for _ in range(number)]
         return Study(LINE, sampler=sampler, seed=0, startup_trials=5, past=past).ask()
 
     assert len({trial.values["x"] for number in range(5) if (trial := first(number))}) == 5
@@ -112,7 +103,7 @@ def test_a_modelling_sampler_closes_in_on_the_best_point(sampler: str) -> None:
     for _ in range(12):
         trial = study.ask()
         assert trial is not None
-        study.tell(trial.number, "complete", -((trial.values["x"] - 0.7) ** 2))
+        study.tell(trial.number, "complete", [-((trial.values["x"] - 0.7) ** 2)])
     later = [trial.values["x"] for _ in range(4) if (trial := study.ask())]
     assert sum(abs(x - 0.7) < 0.2 for x in later) >= 3
 
@@ -136,7 +127,7 @@ def test_a_conditional_parameter_is_modelled_too(sampler: str) -> None:
         assert trial is not None
         drawn.append(trial.values)
         assert set(trial.params) == set(trial.values)
-        study.tell(number, "complete", -abs(trial.values.get("x", 5.0) - 0.8))
+        study.tell(number, "complete", [-abs(trial.values.get("x", 5.0) - 0.8)])
     near = sum(abs(values.get("x", 5.0) - 0.8) < 0.15 for values in drawn[-5:])
     assert near >= 3  # by chance: one in seven
 
@@ -151,7 +142,7 @@ def test_a_point_is_not_tried_twice_until_all_are_tried() -> None:
         trial = study.ask()
         assert trial is not None
         shares.append(trial.values["m"]["a"])
-        study.tell(number, "complete", shares[-1])
+        study.tell(number, "complete", [shares[-1]])
     assert sorted(shares[:5]) == [0.0, 0.25, 0.5, 0.75, 1.0]
     assert shares[5] in shares[:5]
 
@@ -161,7 +152,7 @@ def test_the_sampler_learns_from_given_points_that_lie_in_the_space() -> None:
         study = Study(MIXING, sampler="tpe", seed=0, startup_trials=3)
         for _ in range(3):
             trial = study.add(given)
-            study.tell(trial.number, "complete", 1.0)
+            study.tell(trial.number, "complete", [1.0])
         return study.ask()
 
     assert fourth(baseline(1.0)) != fourth(baseline(0.5))
@@ -170,13 +161,13 @@ def test_the_sampler_learns_from_given_points_that_lie_in_the_space() -> None:
     for _ in range(3):
         trial = outside.add({"align.epochs": 0, **baseline(1.0)})
         assert trial.params == {}
-        assert outside.tell(trial.number, "complete", 9.0) == "complete"
+        assert outside.tell(trial.number, "complete", [9.0]) == "complete"
     unseen = Study(
         MIXING,
         sampler="tpe",
         seed=0,
         startup_trials=3,
-        past=[Past(number, {}, "failed") for number in range(3)],
+        past=[Observation(values={}, state="failed") for _ in range(3)],
     )
     assert outside.ask() == unseen.ask()
 
@@ -188,10 +179,10 @@ def test_a_complete_trial_without_a_finite_score_is_told_as_failed(value: float 
         for told in ("complete", "complete"):
             trial = study.ask()
             assert trial is not None
-            assert study.tell(trial.number, told, 1.0) == "complete"
+            assert study.tell(trial.number, told, [1.0]) == "complete"
         trial = study.ask()
         assert trial is not None
-        assert study.tell(trial.number, state, value) == "failed"
+        assert study.tell(trial.number, state, None if value is None else [value]) == "failed"
         return study.ask()
 
     assert fourth("complete", value) == fourth("failed", None)

@@ -20,7 +20,7 @@ from sweeps.checks import (
 )
 from sweeps.given import given_trials
 from sweeps.sweep import Sweep, parse_assignments, storage_folder
-from tests.toy import MIXTURE, MIXUP, SPACE, toy_data, toy_dataset, write_toy_sweep
+from tests.toy import MIXTURE, MIXUP, SPACE, STOPPING, toy_data, toy_dataset, write_toy_sweep
 
 
 def check(folder: Path, data=None, space: dict[str, Any] = SPACE, **overrides: Any) -> None:
@@ -89,8 +89,15 @@ def test_a_trial_that_is_scored_otherwise_is_refused(tmp_path: Path) -> None:
         ({"serch": {}}, "serch: unknown key; did you mean 'search'"),
         ({"name": "a/b"}, "name"),
         (
-            {"search__early_stopping": {"grace_epochs": 1, "reduction_factor": 2}},
-            "early_stopping goes by held-out accuracy.*heldout_clips is 0",
+            {"search__early_stopping": {**STOPPING, "rungs": [0.5, 0.25]}},
+            r"rungs \[0.5, 0.25\] do not rise",
+        ),
+        ({"search__early_stopping": {**STOPPING, "rungs": [1.0]}}, "rungs.0: .*less than 1"),
+        ({"search__objectives": ["gpu_hours"]}, "gpu_hours alone.*add score"),
+        ({"search__objectives": ["score", "score"]}, "two objectives are called 'score'"),
+        (
+            {"search__objectives": [{"name": "people", "mean_of": ["lw"]}]},
+            "'lw' is not in trial.downstream; did you mean 'low'",
         ),
     ],
 )

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from cluster.study import RungPoint
 from search_spaces.space import parse_space
-from search_spaces.study import Study
+from search_spaces.study import Observation, Study
 from sweeps.records import (
     TrialRecord,
     check_same_sweep,
@@ -40,7 +41,7 @@ def test_records_are_read_back_as_written_in_order(tmp_path: Path) -> None:
             state="complete",
             score=1 / 3,
             scores={"actions": 0.25, "scenes": 5 / 12},
-            intermediate=[{"step": 1, "value": 0.1}],
+            rungs=[RungPoint(rung=0.25, accuracies={"low": 0.1}, device_seconds=7.5)],
             stages={"mae": "3f2a", "align": "99bc"},
             mlflow_run_id="ab12",
             started_at="2026-11-22T07:35:00+00:00",
@@ -144,12 +145,16 @@ def test_records_rebuild_the_study_that_wrote_them(tmp_path: Path) -> None:
         trial = study.ask()
         assert trial is not None
         score = trial.values["x"]["b"]
-        study.tell(number, "complete", score)
+        study.tell(number, "complete", [score])
         write_record(
             tmp_path,
             record(number, values=trial.values, params=trial.params, state="complete", score=score),
         )
-    past = read_records(tmp_path)
+    past = [
+        Observation(values=each.values, state=each.state, objectives=(each.score,))
+        for each in read_records(tmp_path)
+        if each.score is not None
+    ]
     assert Study(space, sampler="tpe", seed=0, startup_trials=2, past=past).ask() == study.ask()
 
 

@@ -21,7 +21,7 @@ from sweeps.search import Search
 from sweeps.sharing import MOST_CHILDREN, sharing_lines
 from sweeps.summary import _score_interval, curve_stages, make_summary, report_stages
 from sweeps.sweep import Sweep
-from tests.toy import AUGMENT, OPTIMIZER, toy_data, toy_trial, write_toy_sweep
+from tests.toy import AUGMENT, OPTIMIZER, STOPPING, at_rung, toy_data, toy_trial, write_toy_sweep
 from trainables.stage import Stage
 from trainables.stage_store import StageStore
 from trainables.trial import trial_stages
@@ -43,8 +43,10 @@ class Finished:
         while (assignment := self.search.ask()) is not None:
             number = assignment.number
             if scores.get(number) == STOPPED:
-                self.search.pruned(number, "stopped early")
+                assert not self.search.reached(number, at_rung(0.5, 0.1))
                 continue
+            if number in scores and self.sweep.settings.search.early_stopping:
+                assert self.search.reached(number, at_rung(0.5, 0.9))
             if number not in scores:
                 self.search.failed(number, "the loss is nan")
                 continue
@@ -105,11 +107,13 @@ def test_the_best_trial_on_the_selection_split_is_recommended(tmp_path: Path) ->
 def test_of_equal_scores_the_earlier_trial_is_recommended_and_no_score_comes_after_0(
     tmp_path: Path,
 ) -> None:
-    scores = {0: 0.1, 1: 0.6, 2: STOPPED, 3: 0.6, 5: 0.0}
-    summary = Finished(tmp_path, scores).summary()
+    scores = {0: 0.1, 1: 0.6, 3: 0.6, 5: 0.0, 6: STOPPED}
+    summary = Finished(
+        tmp_path, scores, search__trials=7, search__early_stopping=STOPPING
+    ).summary()
     assert summary["recommended"]["trial"] == 1
-    assert [trial["number"] for trial in summary["trials"]] == [1, 3, 0, 5, 2, 4]
-    assert [summary["counts"][state] for state in ("complete", "failed", "pruned")] == [4, 1, 1]
+    assert [trial["number"] for trial in summary["trials"]] == [1, 3, 0, 5, 2, 4, 6]
+    assert [summary["counts"][state] for state in ("complete", "failed", "pruned")] == [4, 2, 1]
 
 
 def test_a_trial_whose_report_split_could_not_be_scored_is_reported_without(
@@ -215,11 +219,12 @@ def test_the_report_has_both_splits_the_failures_and_a_plot(tmp_path: Path) -> N
 
 
 def test_a_trial_that_was_stopped_early_is_not_told_as_failed(tmp_path: Path) -> None:
-    summary = Finished(tmp_path, {**SCORES, 3: STOPPED}).summary()
+    stopping = {"search__trials": 7, "search__early_stopping": STOPPING}
+    summary = Finished(tmp_path, {**SCORES, 6: STOPPED}, **stopping).summary()
     failures = write_report(summary, [], tmp_path)[0].read_text().split("## Failed")[1]
     failures, stopped = failures.split("## Stopped early")
-    assert "trial 4" in failures and "trial 3" not in failures
-    assert "trial 3, baseline: equal: stopped early" in stopped
+    assert "trial 4" in failures and "trial 6" not in failures
+    assert "5 of 6 trials stood better by their score when 50% of the alignment" in stopped
 
 
 def test_the_table_of_methods_is_ordered_by_dataset_then_way_and_ends_with_the_means() -> None:

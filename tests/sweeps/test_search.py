@@ -9,9 +9,10 @@ import pytest
 
 from search_spaces.space import Space, load_space
 from sweeps.given import given_trials
-from sweeps.search import Search, trial_name
+from sweeps.search import Search
 from sweeps.sweep import Sweep
-from tests.toy import toy_data, write_toy_sweep
+from sweeps.trial_names import trial_name
+from tests.toy import STOPPING, at_rung, toy_data, write_toy_sweep
 
 
 def make_search(folder: Path, **overrides: Any) -> Search:
@@ -104,36 +105,17 @@ def test_a_trial_that_is_running_is_still_to_run(tmp_path: Path) -> None:
     assert make_search(tmp_path).unfinished() == 1
 
 
-def test_only_suggested_trials_may_be_stopped(tmp_path: Path) -> None:
-    points = [{"name": "other seed", "set": {"seed": 1}}]
-    search = make_search(tmp_path, search__points=points, search__trials=7)
-    may_stop = {}
-    while (assignment := search.ask()) is not None:
-        may_stop[search.records[assignment.number].origin] = assignment.may_stop
-    assert may_stop == {"baseline": False, "point": False, "suggested": True}
-
-
-def test_intermediate_values_are_kept_once_though_a_resumed_trial_tells_them_again(
-    tmp_path: Path,
-) -> None:
-    search = make_search(tmp_path)
-    search.ask()
-    for epoch in (1, 2):
-        search.progress(0, {"epoch": epoch, "heldout_accuracy": epoch / 10, "loss": 1.0})
-    again = make_search(tmp_path)
-    again.ask()
-    for epoch in (1, 2, 2, 3):
-        again.progress(0, {"epoch": epoch, "heldout_accuracy": epoch / 10, "loss": 1.0})
-    assert [point["step"] for point in again.records[0].intermediate] == [1, 2, 3]
-    assert [point["value"] for point in again.records[0].intermediate] == [0.1, 0.2, 0.3]
-
-
 RATES: dict[str, Any] = {
     "parameters": {
         "align.optimizer.lr_peak": {"type": "float", "low": 1e-4, "high": 1e-2, "log": True}
     }
 }
-LEARNING: dict[str, Any] = {"space": RATES, "search__sampler": "tpe", "search__trials": 16}
+LEARNING: dict[str, Any] = {
+    "space": RATES,
+    "search__sampler": "tpe",
+    "search__trials": 16,
+    "search__early_stopping": STOPPING,
+}
 
 
 def test_stopped_and_failed_trials_teach_the_same_before_and_after_a_restart(
@@ -145,10 +127,8 @@ def test_stopped_and_failed_trials_teach_the_same_before_and_after_a_restart(
         while (assignment := search.ask()) is not None:
             number = assignment.number
             rate = assignment.trial["align"]["optimizer"]["lr_peak"]
-            search.progress(number, {"epoch": 1, "heldout_accuracy": rate})
-            if number % 3:  # most are stopped, and the sampler ranks them by where they stood
-                search.pruned(number, "stopped early")
-            else:
+            # Most are stopped, and the sampler ranks them by where they stood.
+            if search.reached(number, at_rung(0.25, rate)):
                 search.failed(number, "the loss is nan")
             search = make_search(folder, **LEARNING) if restart else search
         return [record.values for record in search.records]
@@ -206,15 +186,11 @@ def test_a_finished_sweep_has_nothing_to_hand_out_and_more_trials_extend_it(tmp_
     assert all(r.attempts == 1 for r in longer.records)
 
 
-def test_failed_and_pruned_trials_keep_their_reason_and_the_sweep_goes_on(tmp_path: Path) -> None:
+def test_a_failed_trial_keeps_its_reason_and_the_sweep_goes_on(tmp_path: Path) -> None:
     search = make_search(tmp_path)
     search.failed(search.ask().number, "the loss is nan")
-    search.pruned(search.ask().number, "held-out accuracy 0.1")
     run_all(search)
-    assert [(r.state, r.reason) for r in search.records[:2]] == [
-        ("failed", "the loss is nan"),
-        ("pruned", "held-out accuracy 0.1"),
-    ]
+    assert (search.records[0].state, search.records[0].reason) == ("failed", "the loss is nan")
     assert len(search.records) == 6 and all(r.finished for r in search.records)
 
 

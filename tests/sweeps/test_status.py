@@ -228,13 +228,13 @@ def test_stages_of_a_trial_that_was_given_up_are_paid_for_and_not_to_do(tmp_path
     toy = Toy(tmp_path)
     toy.half_way()
     before = toy.status()
-    toy.search.pruned(2, "held-out accuracy 0.1 at epoch 1")
+    toy.search.failed(2, "the loss is nan")
     toy.told.pop(0)
     toy.heartbeat.beat()
     status = toy.status()
     assert status.cost == before.cost
     assert before.to_do.known_seconds - status.to_do.known_seconds == pytest.approx(8 + 6)
-    assert status.counts["pruned"] == 1
+    assert status.counts["failed"] == 1
 
 
 def test_gpu_utilisation_is_shown_where_it_was_measured_and_not_claimed_elsewhere(

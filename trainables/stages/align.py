@@ -11,6 +11,7 @@ from trainables.process_group import rank
 from trainables.running_averages import RunningAverages
 from trainables.stage_run import Outcome, StageRun
 from trainables.stages.classification import Classification, accuracy
+from trainables.stages.rung_probes import RungProbes
 from trainables.stages.training import starting_trunk, train_stage
 from trainables.training_data import mixed_data, mixed_settings
 
@@ -45,6 +46,9 @@ def run_align(run: StageRun) -> Outcome:
             if clips
         }
 
+    probes = None
+    if run.probes is not None:
+        probes = RungProbes(run, run.probes, trunk, clip, data.steps)
     return train_stage(
         run,
         Classification(model, settings, stage["seed"]),
@@ -54,6 +58,7 @@ def run_align(run: StageRun) -> Outcome:
         tensors={"weights": trunk.state_dict},
         evaluate=evaluate,
         averages=averages,
+        probes=probes,
     )
 
 

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from trainables.config import Execution
 from trainables.data.catalog import Dataset
 from trainables.gpu_meter import GpuMeter
+from trainables.intermediate_probes import IntermediateProbes
 from trainables.process_group import join_process_group, rank, world_size
 from trainables.stage import TRAINED, Stage
 from trainables.stage_run import Outcome, StageRun
@@ -49,8 +50,11 @@ def run_stage(
     datasets: Mapping[str, Dataset],
     execution: Execution,
     should_stop: Callable[[], bool],
+    probes: IntermediateProbes | None = None,
 ) -> None:
     """Bring `stage` into `store`, from its last checkpoint if it has one; its inputs are there.
+
+    `probes` are made on the way where it aligns, for those who watch.
 
     Returns at once if the stage is finished. Every process of a distributed run calls this
     alike; kinds that are not trained run on the first alone.
@@ -75,6 +79,7 @@ def run_stage(
         should_stop=should_stop,
         device=device,
         gpu=GpuMeter(device),
+        probes=probes,
     )
     if stage.kind in TRAINED or rank() == 0:
         with run.gpu:

@@ -11,6 +11,7 @@ from trainables.models.trunk import Trunk
 from trainables.running_averages import RunningAverages
 from trainables.settings import parse
 from trainables.stage_run import Outcome, StageRun
+from trainables.stages.rung_probes import RungProbes
 from trainables.stages.weights import trunk_from, writer
 from trainables.training_data import TrainingData
 from trainables.training_loop import train
@@ -40,6 +41,7 @@ def train_stage(
     tensors: Mapping[str, Callable[[], Mapping[str, Tensor]]],
     evaluate: Callable[[], dict[str, float]] = dict,
     averages: RunningAverages | None = None,
+    probes: RungProbes | None = None,
 ) -> Outcome:
     """Train `objective`; see `train`. `tensors`: file of the artifact -> what it holds by then.
 
@@ -54,6 +56,7 @@ def train_stage(
         seed=run.stage.settings["seed"],
         evaluate=evaluate,
         averages=averages,
+        probes=probes,
     )
     write = {f"{file}.safetensors": writer(held()) for file, held in tensors.items()}
     return Outcome(

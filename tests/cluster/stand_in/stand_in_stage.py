@@ -11,7 +11,7 @@ import signal
 import time
 
 
-def run_stage(stage, store, datasets, execution, should_stop) -> None:  # type: ignore[no-untyped-def]
+def run_stage(stage, store, datasets, execution, should_stop, probes=None) -> None:  # type: ignore[no-untyped-def]
     if store.record(stage.identity) is not None:
         return
     for needed in stage.inputs.values():
@@ -42,6 +42,12 @@ def run_stage(stage, store, datasets, execution, should_stop) -> None:  # type: 
         done.write_text(str(step))
         heldout = {f"heldout/{source}": seed / 100 for source in stage.data}
         store.add_progress(stage.identity, {"epoch": step, **heldout})
+        if probes is not None and stage.kind == "align":
+            trained = 2 * step  # optimizer steps; a step here is an epoch of two
+            if trained in probes.steps(2 * wanted["steps"]).values():
+                point = {"step": trained, "device_seconds": trained}
+                point["accuracies"] = {"low": seed / 100}  # type: ignore[assignment]
+                store.add_probe(stage.identity, probes.key(datasets), point)
         if step < wanted["steps"] and should_stop():
             from trainables.stage_run import StageStopped
 

@@ -1,0 +1,25 @@
+"""What a trial is called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sweeps.records import TrialRecord
+
+
+def trial_name(record: TrialRecord) -> str:
+    """The given name, or what was suggested in a few words: '0.1 synthetic + 0.9 scenes'."""
+    if record.name:
+        return record.name
+    mixed = [_mixed(value) for value in record.values.values() if isinstance(value, Mapping)]
+    others = [
+        f"{'.'.join(path.split('.')[-2:])} {f'{value:g}' if isinstance(value, float) else value}"
+        for path, value in record.values.items()
+        if not isinstance(value, Mapping)
+    ]
+    return ", ".join([*mixed, *others])
+
+
+def _mixed(shares: Mapping[str, Any]) -> str:
+    return " + ".join(f"{float(share):g} {source}" for source, share in shares.items() if share)
