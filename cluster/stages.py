@@ -138,6 +138,8 @@ class Stages:
             if short := what_is_short(stage, execution):
                 raise self._failure(stage, short)
             await asyncio.gather(*(self._once(each) for each in stage.inputs.values()))
+            if stage.after is not None:  # so that no step is trained twice
+                await self._once(stage.after)
             return await self._alone(stage, execution)
         except StageDropped:
             del self._runs[stage.identity]  # may be wanted again

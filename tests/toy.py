@@ -39,6 +39,8 @@ OPTIMIZER = {
     "lr_start": 0.0,
     "lr_end": 0.0,
     "warmup_fraction": 0.1,
+    "warmup_clips": None,
+    "decay_fraction": None,
     "weight_decay": 0.05,
     "layer_decay": 1.0,
     "layer_decay_of_head": True,
@@ -66,6 +68,7 @@ TRIAL: dict[str, Any] = {
     "start": {"weights": "random", "path": None},
     "mae": {
         "epochs": 1,
+        "branch_epochs": [],
         "clips_per_epoch": 8,
         "views_per_clip": 1,
         "mixture": {"shares": {"scenes": 1}, **MIXTURE},
@@ -79,6 +82,7 @@ TRIAL: dict[str, Any] = {
     },
     "align": {
         "epochs": 2,
+        "branch_epochs": [],
         "clips_per_epoch": 8,
         "views_per_clip": 1,
         "mixture": {"shares": {"synthetic": 0.5, "scenes": 0.5}, **MIXTURE},

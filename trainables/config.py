@@ -24,6 +24,10 @@ from trainables.training_settings import (
     Positive,
 )
 
+# Lengths that shall share one trunk under constant_then_decay: whoever trains it keeps its state
+# where the decay of each shorter one begins. No part of a stage's identity.
+BranchEpochs = Annotated[tuple[Positive, ...], AsTuple]
+
 
 class StartSettings(Settings):
     """What training starts from: random weights, or public ones instead of stage 1."""
@@ -60,6 +64,7 @@ class MaeSettings(Settings):
     """Stage 1. `epochs: 0` skips it, as `mae: null` does."""
 
     epochs: NonNegative
+    branch_epochs: BranchEpochs
     clips_per_epoch: Positive | Literal["sum_of_sources"]  # views that are trained on
     views_per_clip: Positive  # of each clip that is decoded, each with a crop and mask of its own
     mixture: MixtureSettings
@@ -85,6 +90,7 @@ class AlignSettings(Settings):
     """Stage 2. `epochs: 0` skips it."""
 
     epochs: NonNegative
+    branch_epochs: BranchEpochs
     clips_per_epoch: Positive | Literal["sum_of_sources"]
     views_per_clip: Positive
     mixture: MixtureSettings

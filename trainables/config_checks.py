@@ -48,6 +48,17 @@ def check_trial(trial: TrialConfig) -> None:
             )
         if (
             stage is not None
+            and stage.branch_epochs
+            and stage.optimizer.lr_schedule != "constant_then_decay"
+        ):
+            raise ValueError(
+                f"{where}.branch_epochs {list(stage.branch_epochs)} cannot share a trunk: under "
+                f"{where}.optimizer.lr_schedule {stage.optimizer.lr_schedule!r} the learning rate "
+                "of every step depends on the length; set branch_epochs: [], or lr_schedule: "
+                "constant_then_decay"
+            )
+        if (
+            stage is not None
             and stage.epochs
             and isinstance(stage.clips_per_epoch, int)
             and stage.clips_per_epoch < stage.optimizer.batch_size

@@ -1,30 +1,13 @@
-"""The optimizer's parameter groups and its learning rate, step by step."""
+"""The optimizer and its parameter groups."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import nn
 
 from trainables.training_settings import OptimizerSettings
-
-
-def learning_rate(step: int, steps: int, settings: OptimizerSettings) -> float:
-    """Of step 0 to `steps` - 1: linear from lr_start to lr_peak, then half a cosine to lr_end.
-
-    The warm-up takes w = round(warmup_fraction * steps) steps; at step w the cosine begins, with
-    lr_peak, or `cosine_as_released` with lr_peak / 2: PPMA's code scales the peak by its batch
-    size, f = 2, for the warm-up, and once more for the cosine.
-    """
-    peak, warmup = settings.lr_peak, round(settings.warmup_fraction * steps)
-    if step < warmup:
-        return settings.lr_start + (peak - settings.lr_start) * step / warmup
-    if settings.lr_schedule == "cosine_as_released":
-        peak /= 2
-    progress = (step - warmup) / (steps - warmup)
-    return settings.lr_end + (peak - settings.lr_end) * (1 + math.cos(math.pi * progress)) / 2
 
 
 def build_optimizer(

@@ -82,6 +82,25 @@ class RunningAverages:
                 own.copy_(value)
         self._files = dict(state["files"])
 
+    def take_over(self, files: Mapping[str, Path]) -> None:
+        """Go on with what a trunk kept, role -> file, after `load_state_dict` of its state.
+
+        Of the files, those that this run would have kept itself are linked into its folder.
+        """
+        self._files = {}
+        for role, path in files.items():
+            kind, _, epoch = role.rpartition("_")
+            if (kind == "epoch" and int(epoch) < self._first_epoch) or kind not in self._kinds():
+                continue
+            self._folder.mkdir(parents=True, exist_ok=True)
+            name = f"{role}-{self._attempt}.safetensors"
+            os.link(path, self._folder / name)
+            self._files[role] = name
+
+    def _kinds(self) -> set[str]:
+        """What there are files of, by epoch."""
+        return {"epoch", *(name for name in self._averages if name != "ema")}
+
     def _named(self, average: str) -> dict[str, Tensor]:
         return dict(zip(self._names, self._averages[average], strict=True))
 

@@ -17,7 +17,9 @@ CODE_VERSIONS = {
     "init": 1,
     "import": 1,
     "mae": 1,
+    "mae_trunk": 1,
     "align": 1,
+    "align_trunk": 1,
     "average": 1,
     "learned_average": 1,
     "greedy_soup": 1,
@@ -30,11 +32,15 @@ CODE_VERSIONS = {
 # Kinds that train -> the entry of the sweep's `execution` that says how they run.
 TRAINED = {
     "mae": "mae",
+    "mae_trunk": "mae",
     "align": "align",
+    "align_trunk": "align",
     "learned_average": "finetune",
     "augmented_probe": "finetune",
     "finetune": "finetune",
 }
+# The part of a run that runs of other lengths share -> the kind of these runs.
+TRUNKS = {"mae_trunk": "mae", "align_trunk": "align"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +52,9 @@ class Stage:
     data: dict[str, str] = field(default_factory=dict)  # dataset name -> content hash
     inputs: dict[str, Stage] = field(default_factory=dict)  # role -> the stage that gives it
     where: dict[str, str] = field(default_factory=dict)  # paths of files; no part of the identity
+    # A trunk's: the one at an earlier step of the same run that is made first and that it goes on
+    # from. No part of the identity, for the result is the same without it.
+    after: Stage | None = None
 
     @cached_property
     def identity(self) -> str:
@@ -57,15 +66,24 @@ class Stage:
         return {
             "kind": self.kind,
             "code_version": CODE_VERSIONS[self.kind],
-            "settings": self.settings,
+            "settings": dict(self.settings),
             "data": self.data,
             "inputs": {role: stage.identity for role, stage in self.inputs.items()},
         }
 
+    @cached_property
+    def line(self) -> str:
+        """Of a trunk: what the trunks at all steps of one run have in common, hashed."""
+        described = self.described()
+        del described["settings"]["step"]
+        return canonical_hash(described)
+
     def chain(self) -> Iterator[Stage]:
-        """This stage and all it stands on, inputs first; one that two need comes twice."""
+        """This stage and all it stands on or follows, inputs first; may name a stage twice."""
         for stage in self.inputs.values():
             yield from stage.chain()
+        if self.after is not None:
+            yield from self.after.chain()
         yield self
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from trainables import training_descriptions
 from trainables.config import AlignSettings, FinetuneSettings, MaeSettings, TrialConfig
 from trainables.data.catalog import Dataset
 from trainables.data.mixture import exact_shares
+from trainables.schedules import check_schedule, decay_start
 from trainables.settings import nearest
 from trainables.stage import Stage, file_hash
+from trainables.training_descriptions import of_trunk
 from trainables.training_settings import Share
 
 
@@ -65,7 +69,7 @@ def _pretraining(
                 f"{kind}.mixture.resample: {name!r} is no dataset of this sweep"
                 f"{nearest(name, list(data))}"
             )
-    described = _json(settings)
+    described = training_descriptions.described(settings)
     mixture = described["mixture"]
     mixture["shares"] = {name: f"{share.normalize():f}" for name, share in exact.items()}
     mixture["resample"] = {
@@ -78,12 +82,36 @@ def _pretraining(
             described["head"] = "per_source"
     if settings.clips_per_epoch == "sum_of_sources":
         described["clips_per_epoch"] = sum(sizes[name] for name, share in exact.items() if share)
-    return Stage(
+    whole = Stage(
         kind=kind,
         settings={"seed": trial.seed, **_model(trial), kind: described},
         data={source: data[source].content_hash for source in exact},
         inputs={"start": start},
     )
+    if settings.optimizer.lr_schedule != "constant_then_decay":
+        return whole
+    trunk = _trunk(whole, settings)
+    return whole if trunk is None else replace(whole, inputs={"start": start, "trunk": trunk})
+
+
+def _trunk(whole: Stage, settings: MaeSettings | AlignSettings) -> Stage | None:
+    """What a run shares with runs of other lengths: all that comes before its decay.
+
+    Known by its last step and not by the length. It follows the trunks of those `branch_epochs`
+    whose decay begins earlier. None if the decay is the whole run.
+    """
+    described, optimizer = whole.settings[whole.kind], settings.optimizer
+    steps_per_epoch = described["clips_per_epoch"] // optimizer.batch_size
+    check_schedule(settings.epochs * steps_per_epoch, optimizer, whole.kind)
+    own, *others = (
+        decay_start(epochs * steps_per_epoch, optimizer)
+        for epochs in (settings.epochs, *settings.branch_epochs)
+    )
+    trunk = None
+    for step in sorted({own, *(step for step in others if step < own)} - {0}):
+        shared = {**whole.settings, whole.kind: of_trunk(described), "step": step}
+        trunk = replace(whole, kind=f"{whole.kind}_trunk", settings=shared, after=trunk)
+    return trunk
 
 
 def average(trial: TrialConfig, method: str, inputs: dict[str, Stage]) -> Stage:
@@ -116,12 +144,13 @@ def greedy_soup(
 
 def learned_average(trial: TrialConfig, dataset: Dataset, endpoints: list[Stage]) -> Stage:
     assert trial.augmented_probe is not None
+    _check_downstream_schedule(trial.augmented_probe, dataset, "augmented_probe")
     return Stage(
         kind="learned_average",
         settings={
             "dataset": dataset.name,
             "learned": trial.average.learned,
-            "augmented_probe": _json(trial.augmented_probe),
+            "augmented_probe": training_descriptions.described(trial.augmented_probe),
             "seed": trial.seed,
             **_model(trial),
         },
@@ -183,10 +212,11 @@ def trained_on_downstream(
     split: str,
 ) -> Stage:
     """Training (`kind`: augmented_probe or finetune) and the evaluation that follows it."""
+    _check_downstream_schedule(settings, dataset, kind)
     common: dict[str, Any] = {"dataset": dataset.name, **_model(trial)}
     trained = Stage(
         kind=kind,
-        settings={**common, "seed": trial.seed, kind: _json(settings)},
+        settings={**common, "seed": trial.seed, kind: training_descriptions.described(settings)},
         data={dataset.name: dataset.content_hash},
         inputs={"weights": weights},
     )
@@ -201,6 +231,17 @@ def trained_on_downstream(
         data={dataset.name: dataset.content_hash},
         inputs={"model": trained},
     )
+
+
+def downstream_steps_per_epoch(clips: int, batch_size: int) -> int:
+    """An epoch is the whole batches of the training split, one at the least."""
+    return max(1, clips // batch_size)
+
+
+def _check_downstream_schedule(settings: FinetuneSettings, dataset: Dataset, where: str) -> None:
+    clips = len(dataset.split("train"))
+    steps_per_epoch = downstream_steps_per_epoch(clips, settings.optimizer.batch_size)
+    check_schedule(settings.epochs * steps_per_epoch, settings.optimizer, where)
 
 
 def _model(trial: TrialConfig) -> dict[str, Any]:

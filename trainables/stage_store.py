@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainables.stage import Stage
+from trainables.stage import TRUNKS, Stage
 
 LEASE_SECONDS = 30.0  # a lease not renewed for so long belongs to a process that died
 
@@ -111,11 +111,22 @@ class StageStore:
                 (folder / name).unlink()
         finally:
             written.unlink()
+        if stage.kind in TRUNKS:
+            self._line(stage.line).mkdir(parents=True, exist_ok=True)
+            (self._line(stage.line) / f"{stage.settings['step']}-{stage.identity}").touch()
         for unfinished in (self.checkpoint(stage.identity), self.snapshots(stage.identity)):
             shutil.rmtree(unfinished, ignore_errors=True)
         standing = self.record(stage.identity)
         assert standing is not None
         return standing
+
+    def trunks(self, line: str) -> dict[int, str]:
+        """The finished trunks of a run: step -> identity. See `Stage.line`."""
+        found = [path.name.split("-") for path in self._line(line).glob("*-*")]
+        return {int(step): identity for step, identity in found}
+
+    def _line(self, line: str) -> Path:
+        return self.root / "trunks" / line
 
     def checkpoint(self, identity: str) -> Path:
         """The folder a running stage keeps its last checkpoint in."""

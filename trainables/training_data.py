@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from trainables.config import AlignSettings, FinetuneSettings, MaeSettings
 from trainables.data.batch_order import Pairing, check_parts, pairing_of
@@ -12,11 +12,9 @@ from trainables.data.catalog import Dataset
 from trainables.data.loader import Batch, check_unreadable, training_batches
 from trainables.data.mixture import Mixture
 from trainables.process_group import rank, world_size
-from trainables.settings import parse
+from trainables.stage_descriptions import downstream_steps_per_epoch
 from trainables.stage_run import StageRun
 from trainables.training_settings import AugmentSettings, ClipSettings
-
-Mixed = TypeVar("Mixed", MaeSettings, AlignSettings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,16 +65,12 @@ class TrainingData:
         }
 
 
-def mixed_settings(kind: type[Mixed], described: dict[str, Any], where: str) -> Mixed:
-    """The settings of stage 1 or 2 from a stage's description, which holds no plan-time limit."""
-    mixture = {**described["mixture"], "max_repetition": None}
-    return parse(kind, {**described, "mixture": mixture}, where)
-
-
 def mixed_data(
     run: StageRun, clip: ClipSettings, settings: MaeSettings | AlignSettings, seed: int
 ) -> TrainingData:
     """The stream of stage 1 or 2; clips that fill no whole batch of an epoch are left out.
+
+    A trunk's ends at its step, else nothing about it depends on where it ends.
 
     Raises:
         ValueError: an epoch shorter than a batch; a batch that does not hold all views of its
@@ -93,13 +87,14 @@ def mixed_data(
     check_parts(batch_size, pairing, run.execution.per_device_batch, world_size())
     steps_per_epoch = settings.clips_per_epoch // batch_size
     shares = settings.mixture.shares
+    steps = run.stage.settings.get("step", settings.epochs * steps_per_epoch)
     mixture = Mixture(
         sizes={name: len(run.datasets[name].split("train")) for name in shares},
         shares=shares,
         granularity=settings.mixture.granularity,
         batch_size=batch_size,
         seed=seed,
-        total=settings.epochs * steps_per_epoch * batch_size,
+        total=steps * batch_size,
         match_repetition=settings.mixture.match_repetition,
         views_per_clip=settings.views_per_clip,
     )
@@ -122,7 +117,7 @@ def downstream_data(
     clips, batch_size = len(dataset.split("train")), settings.optimizer.batch_size
     pairing = pairing_of(settings.mixup)
     check_parts(batch_size, pairing, run.execution.per_device_batch, world_size())
-    steps_per_epoch = max(1, clips // batch_size)
+    steps_per_epoch = downstream_steps_per_epoch(clips, batch_size)
     mixture = Mixture(
         sizes={dataset.name: clips},
         shares={dataset.name: 1},

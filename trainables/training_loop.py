@@ -8,39 +8,27 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from trainables.checkpoint import load_checkpoint, save_checkpoint
 from trainables.data.loader import Batch
-from trainables.optimization import build_optimizer, learning_rate, set_learning_rate
+from trainables.optimization import build_optimizer, set_learning_rate
 from trainables.process_group import from_first, gathered, rank, summed, world_size
 from trainables.running_averages import RunningAverages
+from trainables.schedules import learning_rate
 from trainables.stage_run import NonFiniteLoss, StageRun, StageStopped
 from trainables.stages.rung_probes import RungProbes
 from trainables.training_data import TrainingData
 from trainables.training_settings import OptimizerSettings
+from trainables.training_state import TrainingState
 
 AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 STEP_STREAM = 2  # second word of a step's seed: apart from masks and augmentation
-
-
-@dataclass(kw_only=True)
-class Progress:
-    """How far a run is; all of it is in the checkpoint."""
-
-    step: int = 0
-    sums: dict[str, float] = field(default_factory=dict)  # over the clips of this epoch so far
-    point: dict[str, float] = field(default_factory=dict)  # the last whole epoch's curves
-    replaced: dict[str, dict[str, int]] = field(default_factory=dict)  # source -> path -> times
-    device_seconds: float = 0.0  # of earlier attempts, up to their last checkpoints
 
 
 class _Clock:
@@ -51,53 +39,6 @@ class _Clock:
 
     def steps_per_second(self, step: int) -> float:
         return (step - self.step) / (time.monotonic() - self.began)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _State:
-    """What a checkpoint holds."""
-
-    objective: nn.Module
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    progress: Progress
-    averages: RunningAverages | None
-    replaced_here: Counter[tuple[str, str]] = field(default_factory=Counter)  # not yet gathered
-
-    def gather_replaced(self) -> None:
-        """Add what every process replaced since the last time to the run's own count."""
-        for found in gathered(dict(self.replaced_here)):
-            for (source, path), times in found.items():
-                paths = self.progress.replaced.setdefault(source, {})
-                paths[path] = paths.get(path, 0) + times
-        self.replaced_here.clear()
-
-    def device_seconds(self, run: StageRun) -> float:
-        """Spent on the stage so far."""
-        return self.progress.device_seconds + run.seconds() * world_size()
-
-    def save(self, run: StageRun) -> None:
-        if rank() == 0:
-            state = {
-                "objective": self.objective.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "scaler": self.scaler.state_dict(),
-                "progress": {**asdict(self.progress), "device_seconds": self.device_seconds(run)},
-            }
-            if self.averages is not None:
-                state["averages"] = self.averages.state_dict()
-            save_checkpoint(run.store.checkpoint(run.stage.identity), state)
-
-    def resume(self, run: StageRun) -> None:
-        state = load_checkpoint(run.store.checkpoint(run.stage.identity))
-        if state is not None:
-            self.objective.load_state_dict(state["objective"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.scaler.load_state_dict(state["scaler"])
-            for name, value in state["progress"].items():
-                setattr(self.progress, name, value)
-            if self.averages is not None:
-                self.averages.load_state_dict(state["averages"])
 
 
 def train(
@@ -111,14 +52,14 @@ def train(
     evaluate: Callable[[], dict[str, float]] = dict,
     averages: RunningAverages | None = None,
     probes: RungProbes | None = None,
-) -> Progress:
-    """Train `objective` in place on all of `data`.
+) -> TrainingState:
+    """Train `objective` in place to the end of `data`, from where its checkpoint or trunk ends.
 
     `objective` maps a Batch to values per clip, each [B], "loss" among them; all are averaged
     into the curves, to which `evaluate` adds after each epoch. `depth` is the trunk's, for the
     layer decay. `averages` takes in the weights after each step and epoch; `probes` looks at them
-    after some steps. The host waits for the
-    device twice a step, to check that loss and gradient are finite.
+    after some steps. The host waits for the device twice a step, to check that loss and gradient
+    are finite.
 
     Raises:
         NonFiniteLoss: before the optimizer step, on all processes alike.
@@ -126,11 +67,10 @@ def train(
         ValueError: too many clips that cannot be read.
     """
     objective.to(run.device)
-    state = _State(
+    state = TrainingState(
         objective=objective,
         optimizer=build_optimizer(objective, depth, optimizer),
         scaler=torch.amp.GradScaler(run.device.type, enabled=optimizer.precision == "fp16"),
-        progress=Progress(),
         averages=averages,
     )
     state.resume(run)
@@ -171,12 +111,13 @@ def train(
             state.save(run)
             if progress.step < data.steps and from_first(rank() == 0 and run.should_stop()):
                 raise StageStopped(f"{run.stage.kind} {run.stage.identity}, step {progress.step}")
-    return progress
+    state.gather_replaced()  # of a trunk that ends inside an epoch
+    return state
 
 
 def _step(
     model: nn.Module,
-    state: _State,
+    state: TrainingState,
     batch: Batch,
     run: StageRun,
     settings: OptimizerSettings,

@@ -110,17 +110,24 @@ class MixupSettings(Settings):
 
 
 class OptimizerSettings(Settings):
-    """Linear warm-up from lr_start to lr_peak, then the schedule to lr_end."""
+    """Linear warm-up from lr_start to lr_peak, then the schedule to lr_end; see `schedules`.
+
+    Under constant_then_decay nothing before the decay may depend on the length of the run, so that
+    runs of any length share it: the warm-up is given in clips.
+    """
 
     algorithm: Literal["adamw", "sgd"]
     betas: Betas | None  # adamw's; null for sgd
     momentum: Fraction | None  # sgd's; null for adamw
     batch_size: Positive  # global: all workers and accumulation steps together
-    lr_schedule: Literal["cosine", "cosine_as_released"]  # as released: from half the peak (PPMA)
+    # cosine_as_released: from half the peak (PPMA).
+    lr_schedule: Literal["cosine", "cosine_as_released", "constant_then_decay"]
     lr_peak: Annotated[float, Field(gt=0)]
     lr_start: Annotated[float, Field(ge=0)]
     lr_end: Annotated[float, Field(ge=0)]
-    warmup_fraction: Fraction
+    warmup_fraction: Fraction | None  # of the steps; null for constant_then_decay
+    warmup_clips: NonNegative | None  # constant_then_decay's; null for the others
+    decay_fraction: Annotated[float, Field(ge=0, lt=1)] | None  # of the steps; likewise
     weight_decay: Annotated[float, Field(ge=0)]
     layer_decay: Annotated[float, Field(gt=0, le=1)]
     layer_decay_of_head: bool  # true: the head's rate is decayed once too (PPMA)
@@ -137,6 +144,28 @@ class OptimizerSettings(Settings):
                     f"found algorithm {self.algorithm}, betas {self.betas}, momentum "
                     f"{self.momentum}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _one_schedule(self) -> Self:
+        horizon_free = self.lr_schedule == "constant_then_decay"
+        given = {
+            "warmup_fraction": (self.warmup_fraction, not horizon_free),
+            "warmup_clips": (self.warmup_clips, horizon_free),
+            "decay_fraction": (self.decay_fraction, horizon_free),
+        }
+        if any((value is not None) != wanted for value, wanted in given.values()):
+            found = ", ".join(f"{name} {value}" for name, (value, _) in given.items())
+            raise ValueError(
+                f"lr_schedule {self.lr_schedule!r} takes "
+                + (
+                    "warmup_clips and decay_fraction, with warmup_fraction: null, for what runs of "
+                    "different length share may not depend on the length"
+                    if horizon_free
+                    else "warmup_fraction, with warmup_clips and decay_fraction: null"
+                )
+                + f"; found {found}"
+            )
         return self
 
 

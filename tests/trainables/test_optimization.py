@@ -4,14 +4,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR
 
 from tests.toy import toy_trial
 from trainables.models.heads import Classifier, label_space
 from trainables.models.video_vit import VideoViT
 from trainables.optimization import (
     build_optimizer,
-    learning_rate,
     parameter_groups,
     set_learning_rate,
 )
@@ -21,30 +19,6 @@ from trainables.training_settings import OptimizerSettings
 def settings(**changes: Any) -> OptimizerSettings:
     rates = {"lr_start": 1e-6, "lr_peak": 8e-4, "lr_end": 1e-5, "warmup_fraction": 0.05}
     return toy_trial().align.optimizer.model_copy(update={**rates, **changes})
-
-
-@pytest.mark.parametrize("schedule", ["cosine", "cosine_as_released"])
-def test_the_learning_rate_is_pytorch_s_linear_warm_up_and_cosine(schedule: str) -> None:
-    rates = [learning_rate(step, 200, settings(lr_schedule=schedule)) for step in range(200)]
-    begins = {"cosine": 8e-4, "cosine_as_released": 4e-4}[schedule]
-
-    def pytorch_s(rate: float, steps: int, scheduler: Any) -> list[float]:
-        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=rate)
-        schedule, found = scheduler(optimizer), []
-        for _ in range(steps):
-            found.append(optimizer.param_groups[0]["lr"])
-            optimizer.step()
-            schedule.step()
-        return found
-
-    warm_up = pytorch_s(8e-4, 10, lambda o: LinearLR(o, 1e-6 / 8e-4, total_iters=10))
-    cosine = pytorch_s(begins, 190, lambda o: CosineAnnealingLR(o, 190, eta_min=1e-5))
-    assert rates == pytest.approx(warm_up + cosine)
-    assert rates[10] == begins
-
-
-def test_no_warm_up_starts_at_the_peak() -> None:
-    assert learning_rate(0, 10, settings(warmup_fraction=0.0)) == 8e-4
 
 
 def scales_and_decays(model: torch.nn.Module, **changes: Any) -> dict[str, tuple[float, float]]:

@@ -13,12 +13,14 @@ from trainables.stage_run import Outcome, StageRun
 from trainables.stages.classification import Classification, accuracy
 from trainables.stages.rung_probes import RungProbes
 from trainables.stages.training import starting_trunk, train_stage
-from trainables.training_data import mixed_data, mixed_settings
+from trainables.training_data import mixed_data
+from trainables.training_descriptions import settings_of
 
 
 def run_align(run: StageRun) -> Outcome:
+    """Serves the kinds align and align_trunk."""
     stage = run.stage.settings
-    settings = mixed_settings(AlignSettings, stage["align"], "align")
+    settings = settings_of(AlignSettings, stage["align"], "align")
     trunk, clip = starting_trunk(run, "start", settings.drop_path)
     data = mixed_data(run, clip, settings, seed=stage["seed"])
     sources = {name: run.datasets[name] for name in data.mixture.sources}
@@ -28,7 +30,8 @@ def run_align(run: StageRun) -> Outcome:
     if rank() == 0:  # the weights are the same on all
         folder = run.store.snapshots(run.stage.identity)
         trunk.to(run.device)
-        averages = RunningAverages(trunk, settings.keep, epochs=settings.epochs, folder=folder)
+        epochs = data.steps // data.steps_per_epoch
+        averages = RunningAverages(trunk, settings.keep, epochs=epochs, folder=folder)
     heldout = {name: _heldout(d, settings.heldout_clips) for name, d in sources.items()}
 
     def evaluate() -> dict[str, float]:
@@ -47,7 +50,7 @@ def run_align(run: StageRun) -> Outcome:
         }
 
     probes = None
-    if run.probes is not None:
+    if run.probes is not None and run.stage.kind == "align":
         probes = RungProbes(run, run.probes, trunk, clip, data.steps)
     return train_stage(
         run,

@@ -9,18 +9,18 @@ from torch import Tensor
 from trainables.config import FinetuneSettings
 from trainables.models.heads import Classifier, label_space
 from trainables.models.trunk import Trunk
-from trainables.settings import parse
 from trainables.stage_run import Outcome, StageRun
 from trainables.stages.classification import Classification
 from trainables.stages.training import starting_trunk, train_stage
 from trainables.training_data import downstream_data
+from trainables.training_descriptions import settings_of
 from trainables.training_settings import ClipSettings
 
 
 def run_finetune(run: StageRun) -> Outcome:
     """Serves the kinds finetune and augmented_probe, whose trunk is frozen."""
     stage, kind = run.stage.settings, run.stage.kind
-    settings = parse(FinetuneSettings, stage[kind], kind)
+    settings = settings_of(FinetuneSettings, stage[kind], kind)
     trunk, clip = starting_trunk(run, "weights", settings.drop_path)
     model = downstream_classifier(run, trunk)
     if kind == "augmented_probe":

@@ -12,18 +12,18 @@ from torch.func import functional_call
 
 from trainables.config import FinetuneSettings
 from trainables.models.trunk import Trunk
-from trainables.settings import parse
 from trainables.stage_run import Outcome, StageRun
 from trainables.stages.average import Weights, combined, endpoints_of
 from trainables.stages.finetune import downstream_classifier, train_downstream
 from trainables.stages.training import starting_trunk
 from trainables.stages.weights import check_same_tensors
+from trainables.training_descriptions import settings_of
 
 
 def run_learned_average(run: StageRun) -> Outcome:
     """Trains as the augmented probe does; the head is left behind, the averaged trunk is kept."""
     stage = run.stage.settings
-    settings = parse(FinetuneSettings, stage["augmented_probe"], "augmented_probe")
+    settings = settings_of(FinetuneSettings, stage["augmented_probe"], "augmented_probe")
     trunk, clip = starting_trunk(run, "w0")
     endpoints = [
         {name: tensor.to(run.device) for name, tensor in endpoint.items()}

@@ -12,7 +12,8 @@ from trainables.models.mae import MaskedAutoencoder, draw_masks
 from trainables.models.video_vit import VideoViT
 from trainables.stage_run import Outcome, StageRun
 from trainables.stages.training import starting_trunk, train_stage
-from trainables.training_data import mixed_data, mixed_settings
+from trainables.training_data import mixed_data
+from trainables.training_descriptions import settings_of
 
 
 class Reconstruction(nn.Module):
@@ -32,8 +33,9 @@ class Reconstruction(nn.Module):
 
 
 def run_mae(run: StageRun) -> Outcome:
+    """Serves the kinds mae and mae_trunk."""
     stage = run.stage.settings
-    settings = mixed_settings(MaeSettings, stage["mae"], "mae")
+    settings = settings_of(MaeSettings, stage["mae"], "mae")
     trunk, clip = starting_trunk(run, "start")
     assert isinstance(trunk, VideoViT), "TrialConfig lets no other model have a stage 1"
     model = MaskedAutoencoder(trunk, settings.decoder, settings.target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from trainables.models.trunk import Trunk
 from trainables.running_averages import RunningAverages
 from trainables.settings import parse
+from trainables.stage import TRUNKS
 from trainables.stage_run import Outcome, StageRun
 from trainables.stages.rung_probes import RungProbes
 from trainables.stages.weights import trunk_from, writer
@@ -45,9 +47,10 @@ def train_stage(
 ) -> Outcome:
     """Train `objective`; see `train`. `tensors`: file of the artifact -> what it holds by then.
 
-    What `averages` kept is in the artifact too.
+    What `averages` kept is in the artifact too. A trunk's artifact is the training state instead
+    of `tensors`. The clips are the stage's own, without those of its trunk.
     """
-    progress = train(
+    state = train(
         objective,
         run,
         data=data,
@@ -58,11 +61,16 @@ def train_stage(
         averages=averages,
         probes=probes,
     )
-    write = {f"{file}.safetensors": writer(held()) for file, held in tensors.items()}
+    progress = state.progress
+    write: dict[str, Callable[[Path], None]]
+    if run.stage.kind in TRUNKS:
+        write = {"state.pt": state.write}
+    else:
+        write = {f"{file}.safetensors": writer(held()) for file, held in tensors.items()}
     return Outcome(
         write=write if averages is None else {**write, **averages.files()},
         metrics=progress.point,
-        clips=data.mixture.total,
+        clips=(progress.step - progress.first_step) * optimizer.batch_size,
         mixture=data.described(progress.replaced),
         earlier_device_seconds=progress.device_seconds,
     )

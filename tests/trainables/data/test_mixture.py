@@ -49,6 +49,14 @@ def test_largest_remainder_sums_to_the_total_and_is_within_one() -> None:
         assert all(abs(counts[name] - shares[name] * total) < 1 for name in shares)
 
 
+@pytest.mark.parametrize("granularity", ["clip", "batch"])
+def test_what_is_drawn_does_not_depend_on_the_length_of_the_run(granularity: str) -> None:
+    shorter, longer = (
+        mixture(total=total, granularity=granularity, match_repetition=True) for total in (60, 4000)
+    )
+    assert [shorter.draw(i) for i in range(60)] == [longer.draw(i) for i in range(60)]
+
+
 def test_rounded_shares_are_exact_and_proportional() -> None:
     assert round_shares({"a": 1, "b": 1, "c": 1}) == {
         "a": Decimal("0.3334"),

@@ -1,0 +1,51 @@
+"""Settings of a training stage as its identity keeps them, and back.
+
+What a schedule does not read is left out, so that a schedule that is added later changes no
+identity; of a trunk, so is all that only the rest of its run depends on.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from trainables.config import AlignSettings, FinetuneSettings, MaeSettings
+from trainables.settings import parse
+
+Described = TypeVar("Described", MaeSettings, AlignSettings, FinetuneSettings)
+
+SCHEDULES_OWN = ("warmup_fraction", "warmup_clips", "decay_fraction")
+# A trunk runs as the beginning of a run that never decays.
+OF_A_TRUNK: dict[str, Any] = {"decay_fraction": 0.0, "lr_end": 0.0}
+
+
+def described(settings: MaeSettings | AlignSettings | FinetuneSettings) -> dict[str, Any]:
+    """JSON values."""
+    values: dict[str, Any] = settings.model_dump(mode="json")
+    values["optimizer"] = {
+        name: value
+        for name, value in values["optimizer"].items()
+        if name not in SCHEDULES_OWN or value is not None
+    }
+    values.pop("branch_epochs", None)  # who shares a trunk, not what it is
+    return values
+
+
+def of_trunk(described: dict[str, Any]) -> dict[str, Any]:
+    """Of the description of stage 1 or 2: what its trunk depends on."""
+    trunk = {name: value for name, value in described.items() if name != "epochs"}
+    trunk["optimizer"] = {
+        name: value for name, value in described["optimizer"].items() if name not in OF_A_TRUNK
+    }
+    return trunk
+
+
+def settings_of(kind: type[Described], described: dict[str, Any], where: str) -> Described:
+    """The settings of a stage from its description; a trunk's have no length (0 epochs)."""
+    left_out: dict[str, Any] = dict.fromkeys(SCHEDULES_OWN)
+    if "epochs" not in described:
+        left_out |= OF_A_TRUNK
+    values = {**described, "optimizer": {**left_out, **described["optimizer"]}}
+    if kind is not FinetuneSettings:
+        mixture = {**described["mixture"], "max_repetition": None}
+        values = {"epochs": 0, "branch_epochs": [], **values, "mixture": mixture}
+    return parse(kind, values, where)
