@@ -9,7 +9,7 @@ from search_spaces.points import edges
 from search_spaces.simplex_parameter import SimplexParameter
 from search_spaces.space import Space, check_paths
 from sweeps.given import GivenTrial
-from sweeps.plan import excess_repetition
+from sweeps.stage_facts import excess_repetition
 from sweeps.sweep import Sweep
 from trainables.config import AlignSettings, FinetuneSettings, MaeSettings, TrialConfig
 from trainables.data.batch_order import check_parts, pairing_of

@@ -13,9 +13,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from sweeps.plan import describe, rate_key, stage_clips
+from sweeps.costs import rate_key
 from sweeps.records import write_json
 from sweeps.search import Search
+from sweeps.stage_facts import describe, stage_clips
 from trainables.data.catalog import Dataset
 from trainables.stage import Stage, canonical_hash
 from trainables.trial import trial_stages

@@ -1,34 +1,36 @@
-"""The plan of a sweep: which stages its known trials stand on, what is there already, the price.
+"""The plan of a sweep: the stages that its known trials stand on, what is there, what is to do.
 
-Trials that the sampler will suggest are not known yet; the plan says how many there are.
+Trials that the sampler will suggest are not known yet: see `forecast`.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from statistics import median
-from typing import Any
+from itertools import pairwise
 
-from rich.console import Console
-from rich.table import Table
-
+from sweeps.costs import Price, StageCosts, duration
+from sweeps.stage_facts import batch_size, describe, repetition
 from trainables.config import TrialConfig
 from trainables.data.catalog import Dataset
-from trainables.data.mixture import kept_clips, largest_remainder, parse_shares
-from trainables.stage import TRAINED, Stage, executed_as
-from trainables.stage_store import Record, StageStore
+from trainables.models import flops
+from trainables.stage import TRUNKS, Stage
 from trainables.trial import trial_stages
+
+COSINES = ("cosine", "cosine_as_released")
+STATE_BYTES = 12  # of a trunk's state a parameter: float32 weights and AdamW's two averages
 
 
 @dataclass(kw_only=True)
 class PlannedStage:
     stage: Stage
+    what: str
     cached: bool
-    clips: int
-    seconds: float | None  # device-seconds; None while no such stage has been timed
+    needed: bool  # it is to be made: not there, and something that is not there needs it
+    clips: int  # that it trains on, or would still
+    price: Price | None  # taken or still to pay; None where nothing tells
     repetition: dict[str, float]  # source -> clips drawn / clips that exist
+    waits_for: list[str]  # identities of what it is made from, or goes on from
     trials: list[int] = field(default_factory=list)
 
 
@@ -38,171 +40,110 @@ class Plan:
     known_trials: dict[int, str]
     to_suggest: int  # trials that the sampler will add
     trial_clips: int  # of the longest known trial, if it were alone
+    alone_clips: int  # of all known trials, each alone
+    alone_seconds: float | None  # likewise; None where some stage's time is not known
     not_neutral: list[int]  # trials whose mix changes the length of training
+    bound_lengths: list[str]  # stages whose lengths cannot be shared, and why
 
     @property
     def missing(self) -> list[PlannedStage]:
-        return [planned for planned in self.stages if not planned.cached]
+        return [planned for planned in self.stages if planned.needed]
 
 
 def make_plan(
     trials: Mapping[int, tuple[str, TrialConfig]],
     to_suggest: int,
     data: Mapping[str, Dataset],
-    store: StageStore,
-    clips_per_second: Mapping[str, float] | None = None,
+    costs: StageCosts,
 ) -> Plan:
-    """`trials`: number -> (name, settings) of every trial that is known before the search.
-
-    `clips_per_second`: of one device, by the entry of `execution`, where none was timed yet.
-    """
-    rates = measured_rates(store)
-    given = {name: 1 / rate for name, rate in (clips_per_second or {}).items()}
+    """`trials`: number -> (name, settings) of every trial that is known before the search."""
     stages: dict[str, PlannedStage] = {}
-    clips_alone = 0
+    alone: dict[int, int] = {}
+    prices: list[Price | None] = []
+    ends: list[Stage] = []
     for number, (_, trial) in trials.items():
-        alone = 0
-        for stage in trial_stages(trial, data).all():
+        alone[number] = 0
+        parts = trial_stages(trial, data)
+        ends += [parts.weights, *(end for ends in parts.results.values() for end in ends.values())]
+        for stage in parts.all():
             if stage.identity not in stages:
-                clips = stage_clips(stage, data)
-                untimed = given.get(executed_as(stage.kind))
-                rate = rates.get(rate_key(stage.kind, stage.settings), untimed)
                 stages[stage.identity] = PlannedStage(
                     stage=stage,
-                    cached=store.record(stage.identity) is not None,
-                    clips=clips,
-                    seconds=None if rate is None else rate * clips,
+                    what=describe(stage),
+                    cached=costs.finished(stage),
+                    needed=False,
+                    clips=costs.clips(stage),
+                    price=costs.price(stage),
                     repetition=repetition(stage, data),
+                    waits_for=[each.identity for each in stage.before()],
                 )
             stages[stage.identity].trials.append(number)
-            alone += stages[stage.identity].clips
-        clips_alone = max(clips_alone, alone)
+            alone[number] += costs.clips_alone(stage)
+            prices.append(costs.alone(stage))
+    for stage in costs.missing(ends):
+        stages[stage.identity].needed = True
+    _follow_shorter(stages, costs)
     return Plan(
         stages=list(stages.values()),
         known_trials={number: name for number, (name, _) in trials.items()},
         to_suggest=to_suggest,
-        trial_clips=clips_alone,
+        trial_clips=max(alone.values(), default=0),
+        alone_clips=sum(alone.values()),
+        alone_seconds=total_seconds(prices),
         not_neutral=[
             number
             for number, (_, trial) in trials.items()
             if "sum_of_sources"
             in (trial.mae and trial.mae.clips_per_epoch, trial.align.clips_per_epoch)
         ],
+        bound_lengths=_bound_lengths(trials),
     )
 
 
-def stage_clips(stage: Stage, data: Mapping[str, Dataset]) -> int:
-    """Clips that go through the model while the stage runs."""
-    if stage.kind in ("mae", "align"):
-        settings = stage.settings[stage.kind]
-        return int(settings["epochs"] * settings["clips_per_epoch"])
-    if stage.kind == "greedy_soup":  # each candidate is probed: the endpoints, then the soups
-        clips = [data[name].split(part) for name in stage.data for part in ("train", "selection")]
-        return 2 * len(stage.inputs) * sum(map(len, clips))
-    settings = stage.settings
-    if stage.kind in ("finetune", "augmented_probe", "learned_average"):
-        training = settings["finetune" if stage.kind == "finetune" else "augmented_probe"]
-        return int(training["epochs"] * len(data[settings["dataset"]].split("train")))
-    if stage.kind in ("features", "evaluate"):
-        views = settings["views"]["clips"] * settings["views"]["crops"]
-        weights = len(settings.get("coefficients", [0]))
-        return len(data[settings["dataset"]].split(settings["split"])) * views * weights
-    return 0
+def _follow_shorter(stages: Mapping[str, PlannedStage], costs: StageCosts) -> None:
+    """Let each trunk that is to be made go on from the longest shorter one of its run."""
+    lines: dict[str, list[PlannedStage]] = {}
+    for planned in stages.values():
+        if planned.needed and planned.stage.kind in TRUNKS:
+            lines.setdefault(planned.stage.line, []).append(planned)
+    for line in lines.values():
+        line.sort(key=lambda planned: int(planned.stage.settings["step"]))
+        for shorter, longer in pairwise(line):
+            between = longer.stage.settings["step"] - shorter.stage.settings["step"]
+            longer.clips = min(longer.clips, between * batch_size(longer.stage))
+            longer.price = costs.price(longer.stage, longer.clips)
+            longer.waits_for.append(shorter.stage.identity)
 
 
-def repetition(stage: Stage, data: Mapping[str, Dataset]) -> dict[str, float]:
-    """How often a clip of each source is drawn (source -> clips drawn / clips that exist)."""
-    if stage.kind not in ("mae", "align"):
-        return {}
-    mixture = stage.settings[stage.kind]["mixture"]
-    shares = parse_shares(mixture["shares"])
-    drawn = largest_remainder(shares, stage_clips(stage, data))
-    kept = {source: len(data[source].split("train")) for source in drawn}
-    if mixture["match_repetition"]:
-        kept = kept_clips(kept, shares)
-    return {source: drawn[source] / kept[source] for source in drawn if shares[source]}
+def _bound_lengths(trials: Mapping[int, tuple[str, TrialConfig]]) -> list[str]:
+    """Where known trials differ in length alone and the schedule lets them share nothing."""
+    lengths: dict[str, set[int]] = {"mae": set(), "align": set()}
+    for _, trial in trials.values():
+        for kind, settings in (("mae", trial.mae), ("align", trial.align)):
+            if settings and settings.epochs and settings.optimizer.lr_schedule in COSINES:
+                lengths[kind].add(settings.epochs)
+    return [
+        f"{kind}: runs of {', '.join(map(str, sorted(epochs)))} epochs share nothing, for under a "
+        "cosine the learning rate of every step depends on the length; "
+        f"{kind}.optimizer.lr_schedule: constant_then_decay lets them share all but the decay."
+        for kind, epochs in lengths.items()
+        if len(epochs) > 1
+    ]
 
 
-def excess_repetition(trial: TrialConfig, data: Mapping[str, Dataset]) -> str | None:
-    """Why the trial goes past its `max_repetition`; None if it keeps to it."""
-    for stage in trial_stages(trial, data).all():
-        if stage.kind not in ("mae", "align"):
-            continue
-        settings = trial.mae if stage.kind == "mae" else trial.align
-        assert settings is not None
-        cap = settings.mixture.max_repetition
-        for source, times in repetition(stage, data).items():
-            if cap is not None and times > cap:
-                return (
-                    f"{stage.kind} would draw each clip of {source!r} {times:.1f} times, "
-                    f"max_repetition is {cap:g}"
-                )
-    return None
-
-
-def measured_rates(store: StageStore) -> dict[str, float]:
-    """Median device-seconds a clip of the finished stages, by kind, model and clip."""
-    seen: dict[str, list[float]] = {}
-    for record in finished_records(store):
-        if record.cost.get("clips"):
-            key = rate_key(record.stage["kind"], record.stage["settings"])
-            seen.setdefault(key, []).append(record.cost["device_seconds"] / record.cost["clips"])
-    return {key: median(rates) for key, rates in seen.items()}
-
-
-def rate_key(kind: str, settings: Mapping[str, Any]) -> str:
-    """Stages with the same key take about the same time a clip."""
-    return json.dumps([kind, settings.get("model"), settings.get("clip")], sort_keys=True)
-
-
-def finished_records(store: StageStore) -> Iterable[Record]:
-    for path in sorted(store.root.glob("*/record.json")):
-        record = store.record(path.parent.name)
-        if record is not None:
-            yield record
-
-
-def describe(stage: Stage) -> str:
-    """What tells a stage from the others of its kind, for a person."""
-    if stage.kind in ("mae", "align"):
-        shares = stage.settings[stage.kind]["mixture"]["shares"]
-        return " + ".join(f"{share} {source}" for source, share in shares.items())
-    if stage.kind == "average":
-        return ", ".join(str(value) for value in stage.settings.values())
-    if stage.kind == "greedy_soup":
-        return f"of {len(stage.inputs)}"
-    if "dataset" in stage.settings:
-        split = stage.settings.get("split", "train")
-        return f"{stage.settings['dataset']} {split}"
-    if stage.kind == "probe":
-        dataset = stage.inputs["train"].settings["dataset"]
-        return f"{dataset} {stage.settings['split']}"
-    return ""
-
-
-SHOWN = (*TRAINED, "average", "greedy_soup")  # the others follow from these
-
-
-def print_plan(plan: Plan, console: Console) -> None:
-    """The plan as a table of what is trained, and a paragraph on the rest."""
-    table = Table(title="Plan", title_justify="left", header_style="bold")
-    for column in ("stage", "what", "clips", "repetition", "trials", "state", "time"):
-        table.add_column(column, justify="right" if column in ("clips", "time") else "left")
-    for planned in plan.stages:
-        if planned.stage.kind not in SHOWN:
-            continue
-        table.add_row(
-            f"{planned.stage.kind} {planned.stage.identity[:6]}",
-            describe(planned.stage),
-            f"{planned.clips:,}" if planned.clips else "",
-            " ".join(f"{name} {times:.1f}x" for name, times in planned.repetition.items()),
-            ", ".join(map(str, planned.trials)),
-            "done" if planned.cached else "to do",
-            "" if planned.cached else duration(planned.seconds),
-        )
-    console.print(table)
-    for line in plan_lines(plan):
-        console.print(line, highlight=False)
+def state_bytes(planned: PlannedStage) -> int | None:
+    """What a trunk's state takes on disk, about; 0 for what is no trunk, None if not known."""
+    stage = planned.stage
+    if stage.kind not in TRUNKS:
+        return 0
+    kind = TRUNKS[stage.kind]
+    described = stage.settings[kind]
+    count = flops.parameters(stage.settings["model"], described if kind == "mae" else None)
+    if count is None:
+        return None
+    keep = described.get("keep", {"ema_decay": None, "posthoc_ema": False})
+    averages = (keep["ema_decay"] is not None) + 2 * keep["posthoc_ema"]
+    return count * (STATE_BYTES + 4 * averages)
 
 
 def plan_lines(plan: Plan) -> list[str]:
@@ -220,6 +161,7 @@ def plan_lines(plan: Plan) -> list[str]:
         )
     if to_do := price(plan):
         lines.append(to_do)
+    lines += plan.bound_lengths
     if plan.not_neutral:
         lines.append(
             f"NOT budget-neutral: trials {', '.join(map(str, plan.not_neutral))}, whose "
@@ -229,23 +171,23 @@ def plan_lines(plan: Plan) -> list[str]:
 
 
 def price(plan: Plan) -> str | None:
-    """What the known trials still cost, as far as stages like theirs have been timed."""
+    """What the known trials still cost, as far as that is known, and how it is."""
     missing = [planned for planned in plan.missing if planned.clips]
     if not missing:
         return None
-    timed = sum(planned.seconds for planned in missing if planned.seconds is not None)
-    untimed = sorted({planned.stage.kind for planned in missing if planned.seconds is None})
-    parts = [f"about {duration(timed)} of device time, as timed here or given"] if timed else []
-    if untimed:
-        parts.append(f"{' and '.join(untimed)} not timed yet")
+    known = [planned.price for planned in missing if planned.price is not None]
+    kinds: dict[str, set[str]] = {}
+    for planned in missing:
+        basis = "not timed yet" if planned.price is None else planned.price.basis
+        kinds.setdefault(basis, set()).add(planned.stage.kind)
+    parts = [f"about {duration(sum(each.seconds for each in known))} of device time"] * bool(known)
+    parts += [f"{' and '.join(sorted(of))} {basis}" for basis, of in sorted(kinds.items())]
     clips = sum(planned.clips for planned in missing)
     return f"To do for the known trials: {clips:,} clips; {'; '.join(parts)}."
 
 
-def duration(seconds: float | None) -> str:
-    """'42 s', '7 min', '3.5 h', or '?' when not known."""
-    if seconds is None:
-        return "?"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+def total_seconds(prices: Iterable[Price | None]) -> float | None:
+    """Device-seconds together; None where one is not known."""
+    seconds = [None if price is None else price.seconds for price in prices]
+    known = [each for each in seconds if each is not None]
+    return sum(known) if len(known) == len(seconds) else None

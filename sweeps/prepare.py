@@ -25,6 +25,7 @@ from sweeps.checks import (
     sources_of,
     within_limits,
 )
+from sweeps.costs import StageCosts
 from sweeps.given import given_trials
 from sweeps.mixture_limits import limited
 from sweeps.plan import Plan, make_plan
@@ -49,6 +50,7 @@ class Prepared:
     resolved: dict[str, Any]  # what sweep.json keeps
     store: StageStore
     search: Search
+    costs: StageCosts
     plan: Plan
     left_out: list[str]  # why each baseline that does not run does not
 
@@ -85,7 +87,7 @@ def prepare(sweep: Sweep, console: Console, *, dry_run: bool) -> Prepared:
     store = StageStore(sweep.storage / "stages")
     search = Search(sweep, space, given, data)
     known = search.known()
-    rates = settings.execution.clips_per_second
+    costs = StageCosts(data, store, settings.execution)
     return Prepared(
         sweep=sweep,
         space=space,
@@ -93,7 +95,8 @@ def prepare(sweep: Sweep, console: Console, *, dry_run: bool) -> Prepared:
         resolved=resolved,
         store=store,
         search=search,
-        plan=make_plan(known, search.trials - len(known), data, store, rates),
+        costs=costs,
+        plan=make_plan(known, search.trials - len(known), data, costs),
         left_out=left_out,
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sweeps.plan import duration
+from sweeps.costs import duration
 from sweeps.plots import plot_parallel, plot_scores
 from sweeps.report_page import html_page
 from sweeps.report_tables import (

@@ -13,7 +13,8 @@ from search_spaces.simplex_parameter import SimplexParameter
 from search_spaces.space import Space
 from sweeps.heartbeat import Heartbeat
 from sweeps.live_report import LiveReport
-from sweeps.plan import plan_lines, print_plan
+from sweeps.plan import plan_lines
+from sweeps.plan_tree import print_plan
 from sweeps.prepare import Prepared, only_one, prepare
 from sweeps.records import write_json, write_sweep
 from sweeps.report import write_report, write_weights
@@ -42,7 +43,7 @@ def run_sweep(sweep: Sweep, console: Console, *, dry_run: bool = False) -> dict[
         tracker = _start_tracker(prepared)
         write_sweep(sweep.folder, prepared.resolved)
         with Terminal(console, prepared.search.trials) as terminal:
-            watch = Watch(prepared.search, prepared.data, prepared.store, tracker, terminal)
+            watch = Watch(prepared, tracker, terminal)
             watch.catch_up()
             prepared.search.listen(watch.changed)
             _run_what_is_not_done(prepared, watch, terminal)

@@ -18,10 +18,10 @@ from search_spaces.study import Study
 from sweeps.early_stopping import reason_to_stop
 from sweeps.given import GivenTrial
 from sweeps.objectives import directions, values_of
-from sweeps.plan import excess_repetition
 from sweeps.records import TrialRecord, read_records, write_record
 from sweeps.sampler_view import SamplerView
 from sweeps.soup import FinishedTrial, soup_of
+from sweeps.stage_facts import excess_repetition
 from sweeps.sweep import Sweep
 from sweeps.trial_names import trial_name
 from trainables.config import TrialConfig

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sweeps.plan import SHOWN, duration
+from sweeps.costs import duration
+from sweeps.stage_facts import SHOWN
 
 MOST_CHILDREN = 12  # of one stage that are listed one by one
 

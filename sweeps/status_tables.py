@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cluster.study import RungPoint
-from sweeps.plan import duration
+from sweeps.costs import duration
 from sweeps.stage_status import StageStatus
 from sweeps.status import Status, seconds_of
 from sweeps.trial_names import trial_name

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sweeps.plan import describe
 from sweeps.records import TrialRecord
 from sweeps.search import Search
+from sweeps.stage_facts import describe
 from sweeps.sweep import Sweep
 from sweeps.trial_names import trial_name
 from trainables.config import TrialConfig

@@ -132,6 +132,9 @@ class ExecutionSettings(Settings):
     driver_resource: Annotated[str, Field(min_length=1)] | None
     # Clips a second of one device (mae, align, finetune, tasks), for a price before any was timed.
     clips_per_second: dict[str, Annotated[float, Field(gt=0)]] | None
+    # What one device sustains, in 10^12 FLOP a second, where neither is known.
+    device_teraflops: Annotated[float, Field(gt=0)] | None
+    device_price_per_hour: Annotated[float, Field(ge=0)] | None  # in any currency; null: no money
 
     @model_validator(mode="after")
     def _known_entries(self) -> Self:

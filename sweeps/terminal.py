@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from sweeps.plan import SHOWN, duration
+from sweeps.costs import duration
 from sweeps.records import TrialRecord
+from sweeps.stage_facts import SHOWN
 from sweeps.trial_names import trial_name
 
 QUIET_SECONDS = 20.0  # where lines are kept (a job's log), a stage's progress is told this often

@@ -5,19 +5,18 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 from cluster.tracking import Tracker
-from sweeps.plan import describe, make_plan, price
+from sweeps.plan import make_plan, price
+from sweeps.prepare import Prepared
 from sweeps.records import TrialRecord
-from sweeps.search import Search
+from sweeps.stage_facts import describe
 from sweeps.terminal import Terminal
 from sweeps.trial_names import trial_name
-from trainables.data.catalog import Dataset
 from trainables.stage import TRAINED, Stage
-from trainables.stage_store import StageStore
 from trainables.trial import trial_stages
 
 Events = Callable[[int], tuple[list[dict[str, Any]], int]]  # since -> (events, next)
@@ -28,21 +27,16 @@ PRICE_SECONDS = 60.0  # between two words on what is left to do
 class Watch:
     """Trials' changes come by `changed`, stages' events are asked for through `follow`."""
 
-    def __init__(
-        self,
-        search: Search,
-        data: Mapping[str, Dataset],
-        store: StageStore,
-        tracker: Tracker,
-        terminal: Terminal,
-    ) -> None:
-        self._search = search
-        self._data = data
-        self._store = store
+    def __init__(self, prepared: Prepared, tracker: Tracker, terminal: Terminal) -> None:
+        self._search = prepared.search
+        self._data = prepared.data
+        self._store = prepared.store
+        self._costs = prepared.costs
         self._tracker = tracker
         self._terminal = terminal
         self._changed: queue.SimpleQueue[TrialRecord] = queue.SimpleQueue()
-        self._stages = {s.identity: s for n in search.known() for s in self._stages_of(n)}
+        known = self._search.known()
+        self._stages = {s.identity: s for n in known for s in self._stages_of(n)}
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._events: Events | None = None
@@ -110,7 +104,8 @@ class Watch:
         if time.monotonic() < self._price_told + PRICE_SECONDS:
             return
         self._price_told = time.monotonic()
-        if to_do := price(make_plan(self._search.known(), 0, self._data, self._store)):
+        self._costs.refresh()
+        if to_do := price(make_plan(self._search.known(), 0, self._data, self._costs)):
             self._terminal.say(f"[dim]{to_do}[/dim]")
 
     def _track_stage(self, identity: str) -> None:

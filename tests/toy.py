@@ -197,6 +197,8 @@ def toy_sweep_data(**overrides: Any) -> dict[str, Any]:
             "attempts": 3,
             "driver_resource": None,
             "clips_per_second": None,
+            "device_teraflops": None,
+            "device_price_per_hour": None,
         },
         "tracking": {"uri": None},
     }

@@ -78,12 +78,16 @@ class Stage:
         del described["settings"]["step"]
         return canonical_hash(described)
 
-    def chain(self) -> Iterator[Stage]:
-        """This stage and all it stands on or follows, inputs first; may name a stage twice."""
-        for stage in self.inputs.values():
-            yield from stage.chain()
+    def before(self) -> Iterator[Stage]:
+        """What is made before it: its inputs and what it follows."""
+        yield from self.inputs.values()
         if self.after is not None:
-            yield from self.after.chain()
+            yield self.after
+
+    def chain(self) -> Iterator[Stage]:
+        """This stage and all that comes before it, in order; one that two need comes twice."""
+        for stage in self.before():
+            yield from stage.chain()
         yield self
 
 

@@ -5,15 +5,25 @@ from typing import Any
 
 import pytest
 
-from sweeps.plan import make_plan, plan_lines, repetition
-from tests.toy import toy_data, toy_trial
+from sweeps.costs import StageCosts
+from sweeps.plan import make_plan, plan_lines
+from sweeps.stage_facts import repetition
+from sweeps.sweep import ExecutionSettings
+from tests.toy import toy_data, toy_sweep_data, toy_trial
+from trainables.settings import parse
 from trainables.stage_store import StageStore
 from trainables.trial import trial_stages
 
 
 def plan_of(tmp_path: Path, to_suggest: int = 0, **trials: dict[str, Any]):
     known = {i: (name, toy_trial(**o)) for i, (name, o) in enumerate(trials.items())}
-    return make_plan(known, to_suggest, toy_data(), StageStore(tmp_path))
+    return make_plan(known, to_suggest, toy_data(), costs_at(tmp_path))
+
+
+def costs_at(folder: Path, **changes: Any) -> StageCosts:
+    """Of the stages in `folder`; keyword `device_teraflops=1` changes the sweep's execution."""
+    settings = {**toy_sweep_data()["execution"], **changes}
+    return StageCosts(toy_data(), StageStore(folder), parse(ExecutionSettings, settings, ""))
 
 
 def finish(stage, store: StageStore, seconds: float = 2.0, clips: float = 16) -> None:
@@ -38,7 +48,7 @@ def test_what_is_finished_is_cached_and_what_is_not_is_priced_by_it(tmp_path: Pa
     plan = plan_of(tmp_path, first={}, second={"align__epochs": 4})
     align = [planned for planned in plan.stages if planned.stage.kind == "align"]
     assert [planned.cached for planned in align] == [True, False]
-    assert align[1].clips == 32 and align[1].seconds == pytest.approx(4.0)
+    assert align[1].clips == 32 and align[1].price == pytest.approx((4.0, "timed"))
 
 
 def test_the_price_says_what_it_does_not_know(tmp_path: Path) -> None:
@@ -47,8 +57,8 @@ def test_the_price_says_what_it_does_not_know(tmp_path: Path) -> None:
     )
     finish(trial_stages(toy_trial(), toy_data()).weights, StageStore(tmp_path))
     assert plan_lines(plan_of(tmp_path, a={"align__epochs": 4}))[-1] == (
-        "To do for the known trials: 52 clips; about 4 s of device time, as timed here or given; "
-        "features and mae not timed yet."
+        "To do for the known trials: 52 clips; about 5 s of device time; features and mae by "
+        "FLOPs; align timed."
     )
 
 
@@ -79,10 +89,11 @@ def test_matched_repetition_is_the_same_at_every_share() -> None:
 
 def test_given_throughput_prices_what_was_never_timed(tmp_path: Path) -> None:
     rates = {"mae": 4.0, "align": 2.0, "tasks": 10.0}
-    plan = make_plan(
-        {0: ("a", toy_trial())}, 0, toy_data(), StageStore(tmp_path), clips_per_second=rates
-    )
-    seconds = {p.stage.kind: p.seconds for p in plan.stages if p.stage.kind in ("mae", "align")}
+    costs = costs_at(tmp_path, clips_per_second=rates)
+    plan = make_plan({0: ("a", toy_trial())}, 0, toy_data(), costs)
+    seconds = {
+        p.stage.kind: p.price.seconds for p in plan.stages if p.stage.kind in ("mae", "align")
+    }
     assert seconds == {"mae": 8 / 4, "align": 16 / 2}
     assert "not timed" not in plan_lines(plan)[-1]
 

@@ -14,8 +14,8 @@ from safetensors.numpy import save_file
 
 from search_spaces.space import Space, load_space
 from sweeps import live_report
+from sweeps.costs import duration
 from sweeps.given import given_trials
-from sweeps.plan import duration
 from sweeps.report import method_table, write_report, write_weights
 from sweeps.search import Search
 from sweeps.sharing import MOST_CHILDREN, sharing_lines

@@ -21,9 +21,9 @@ from search_spaces.space import load_space
 from sweeps.given import given_trials
 from sweeps.heartbeat import Heartbeat
 from sweeps.mixing import main
-from sweeps.plan import stage_clips
 from sweeps.records import write_sweep
 from sweeps.search import Search
+from sweeps.stage_facts import stage_clips
 from sweeps.status import SILENT_SECONDS, Status, read_status
 from sweeps.status_tables import print_status
 from sweeps.sweep import Sweep

@@ -130,6 +130,7 @@ run_chain(killed, StageStore(root), datasets, kill, checkpoint_every_steps=1)
 """
 
 
+@pytest.mark.slow
 def test_a_run_whose_process_is_killed_in_its_trunk_and_in_its_decay_ends_with_the_same_bits(
     datasets: dict[str, Dataset], tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainables.models.video_vit import TUBELET_FRAMES
+from trainables.models.sizes import TUBELET_FRAMES
 
 NO_PART = ("cls_token", "head.")  # of a trunk that averages over its tokens
 

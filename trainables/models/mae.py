@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.config import DecoderSettings
+from trainables.models.sizes import DECODER_MLP_RATIO
 from trainables.models.timm_models import transformer_block
 from trainables.models.video_vit import VideoViT, init_linear, take
 
@@ -40,7 +41,8 @@ class MaskedAutoencoder(nn.Module):
         self.mask_token = nn.Parameter(torch.zeros(decoder.width))
         self.register_buffer("positions", trunk.fixed_positions(decoder.width), False)
         self.decoder_blocks = nn.ModuleList(
-            transformer_block(decoder.width, decoder.heads, 4.0, 0.0) for _ in range(decoder.depth)
+            transformer_block(decoder.width, decoder.heads, DECODER_MLP_RATIO, 0.0)
+            for _ in range(decoder.depth)
         )
         self.decoder_norm = nn.LayerNorm(decoder.width, eps=1e-6)
         self.decoder_head = nn.Linear(decoder.width, trunk.tubelet_values)

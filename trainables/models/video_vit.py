@@ -3,30 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from trainables.models.sizes import SIZES, TUBELET_FRAMES
 from trainables.models.timm_models import transformer_block
 from trainables.training_settings import ClipSettings, ModelSettings
-
-TUBELET_FRAMES = 2
-
-
-class Size(NamedTuple):
-    width: int
-    depth: int
-    heads: int
-    mlp_ratio: float
-
-
-SIZES = {
-    "vit_tiny": Size(96, 4, 4, 3.0),
-    "vit_small": Size(384, 12, 6, 4.0),
-    "vit_base": Size(768, 12, 12, 4.0),
-    "vit_large": Size(1024, 24, 16, 4.0),
-}
 
 
 class VideoViT(nn.Module):

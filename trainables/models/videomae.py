@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainables.models.video_vit import SIZES, TUBELET_FRAMES
+from trainables.models.sizes import SIZES, TUBELET_FRAMES
 from trainables.training_settings import ClipSettings, ModelSettings
 
 TRUNK = "videomae."  # the prefix of the trunk's tensors in all but the bare VideoMAEModel

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from tests.toy import toy_trial
+from trainables.models.sizes import SIZES
 from trainables.models.video_vit import (
-    SIZES,
     VideoViT,
     difference,
     sincos_positions,
