@@ -23,7 +23,7 @@ from cluster.room import Room
 from cluster.stage_runs import Attempt, StageFailed, explain
 from trainables.config import Execution
 from trainables.intermediate_probes import IntermediateProbes
-from trainables.stage import Stage, executed_as
+from trainables.stage import TRUNKS, Stage, executed_as
 from trainables.stage_store import LEASE_SECONDS, Record, StageStore
 
 POLL_SECONDS = 0.2
@@ -50,6 +50,7 @@ class Stages:
         self._probes = probes
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._wanted_by: defaultdict[str, set[int]] = defaultdict(set)
+        self._lines: defaultdict[str, dict[str, Stage]] = defaultdict(dict)  # trunks, by their run
         self._runs: dict[str, asyncio.Task[Record]] = {}  # identity -> the one that brings it
         self._room = Room()
         self._workers = Workers()
@@ -71,6 +72,8 @@ class Stages:
         self._datasets = datasets[0]
         for part in stage.chain():
             self._wanted_by[part.identity].add(trial)
+            if part.kind in TRUNKS:
+                self._lines[part.line][part.identity] = part
         while True:
             try:
                 return asdict(await self._once(stage))
@@ -138,14 +141,31 @@ class Stages:
             if short := what_is_short(stage, execution):
                 raise self._failure(stage, short)
             await asyncio.gather(*(self._once(each) for each in stage.inputs.values()))
-            if stage.after is not None:  # so that no step is trained twice
-                await self._once(stage.after)
+            if stage.kind in TRUNKS:
+                await self._shorter(stage)
             return await self._alone(stage, execution)
         except StageDropped:
             del self._runs[stage.identity]  # may be wanted again
             raise
         except OSError as error:
             raise self._failure(stage, f"the storage: {error}") from error
+
+    async def _shorter(self, trunk: Stage) -> None:
+        """Wait for the trunks of the run that end earlier, so that no step is trained twice."""
+        while True:
+            wanted = [each for each in self._lines[trunk.line].values() if self._wanted(each)]
+            shorter = [s for s in wanted if s.settings["step"] < trunk.settings["step"]]
+            if not shorter:
+                return
+            last = max(shorter, key=lambda each: int(each.settings["step"]))
+            try:
+                await self._once(last)
+                return
+            except StageDropped:
+                self._check_wanted(trunk)
+
+    def _wanted(self, stage: Stage) -> bool:
+        return bool(self._wanted_by[stage.identity])
 
     async def _alone(self, stage: Stage, execution: Execution) -> Record:
         """Run the stage when the cluster has room and no other sweep on this storage runs it."""

@@ -40,6 +40,7 @@ class StageCosts:
     ) -> None:
         self._data, self._store = data, store
         self._given = {n: 1 / rate for n, rate in (execution.clips_per_second or {}).items()}
+        self.price_per_hour = execution.device_price_per_hour
         teraflops = execution.device_teraflops
         self._stated_speed = None if teraflops is None else teraflops * 1e12
         self._records: dict[str, Record] = {}
@@ -214,3 +215,10 @@ def duration(seconds: float | None) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def priced(seconds: float | None, per_hour: float | None) -> str:
+    """'3.5 h', and where an hour of a device has a price the money too: '3.5 h (7.00)'."""
+    if seconds is None or per_hour is None:
+        return duration(seconds)
+    return f"{duration(seconds)} ({seconds / 3600 * per_hour:,.2f})"

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from sweeps.costs import Price, StageCosts, duration
+from sweeps.costs import Price, StageCosts, priced
 from sweeps.stage_facts import batch_size, describe, repetition
 from trainables.config import TrialConfig
 from trainables.data.catalog import Dataset
@@ -43,6 +43,7 @@ class Plan:
     alone_clips: int  # of all known trials, each alone
     alone_seconds: float | None  # likewise; None where some stage's time is not known
     not_neutral: list[int]  # trials whose mix changes the length of training
+    price_per_hour: float | None  # of a device
     bound_lengths: list[str]  # stages whose lengths cannot be shared, and why
 
     @property
@@ -96,6 +97,7 @@ def make_plan(
             if "sum_of_sources"
             in (trial.mae and trial.mae.clips_per_epoch, trial.align.clips_per_epoch)
         ],
+        price_per_hour=costs.price_per_hour,
         bound_lengths=_bound_lengths(trials),
     )
 
@@ -180,7 +182,8 @@ def price(plan: Plan) -> str | None:
     for planned in missing:
         basis = "not timed yet" if planned.price is None else planned.price.basis
         kinds.setdefault(basis, set()).add(planned.stage.kind)
-    parts = [f"about {duration(sum(each.seconds for each in known))} of device time"] * bool(known)
+    seconds = sum(each.seconds for each in known)
+    parts = [f"about {priced(seconds, plan.price_per_hour)} of device time"] if known else []
     parts += [f"{' and '.join(sorted(of))} {basis}" for basis, of in sorted(kinds.items())]
     clips = sum(planned.clips for planned in missing)
     return f"To do for the known trials: {clips:,} clips; {'; '.join(parts)}."

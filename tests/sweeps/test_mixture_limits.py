@@ -11,7 +11,7 @@ from search_spaces.study import Study
 from sweeps.checks import within_limits
 from sweeps.given import given_trials
 from sweeps.mixture_limits import limited
-from sweeps.plan import excess_repetition
+from sweeps.stage_facts import excess_repetition
 from sweeps.sweep import Sweep
 from tests.toy import toy_data, write_toy_sweep
 

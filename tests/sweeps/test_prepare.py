@@ -123,4 +123,4 @@ def test_a_point_that_is_left_out_for_its_people_is_told(tmp_path: Path) -> None
 def test_throughput_that_is_given_prices_the_plan(tmp_path: Path) -> None:
     rates = {"mae": 1.0, "align": 2.0, "finetune": 1.0, "tasks": 4.0}
     ready, _ = prepared(tmp_path, "", execution__clips_per_second=rates)
-    assert all(planned.seconds is not None for planned in ready.plan.stages)
+    assert all(planned.price is not None for planned in ready.plan.stages)
