@@ -1,10 +1,10 @@
 """A sampler that pays for each stage once: improvement over the cost that is left.
 
-Of many candidates it suggests the one with the greatest E[I(x)] P(x ends well) / c(x)^eta, where
-c(x) is what a trial at x still costs after all that is computed already, and eta falls from 1 to 0
-as the budget is spent (EEIPU, memoisation-aware search). Candidates are drawn at random and beside
-trials that there are, so that many share their early stages; among those that promise nearly the
-same, the cheapest is taken.
+Of many candidates it suggests the one with the greatest E[I(x)] / c(x)^eta, where c(x) is what a
+trial at x still costs after all that is computed already, and eta falls from 1 to 0 as the budget
+is spent (EEIPU, memoisation-aware search). Candidates are drawn at random and beside trials that
+there are, so that many share their early stages; among those that promise nearly the same, the
+cheapest is taken.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from scipy.special import erfcx, ndtr
 from search_spaces.candidates import few_points, neighbours, random_points, untried
 from search_spaces.parameters import Values
 from search_spaces.space import Space, encode, sample
-from search_spaces.surrogate import Array, Surrogate, features, fit, squared_distances
+from search_spaces.surrogate import Array, features, fit, squared_distances
 
 # Of each point: device-seconds that a trial there takes beside all that is computed or under way.
 Costs: TypeAlias = Callable[[Sequence[Values]], Sequence[float]]
@@ -33,8 +33,7 @@ RANDOM, BASES, BESIDE = 384, 12, 3  # else: at random, trials, and points a para
 PRICED, PRICED_BESIDE = 48, 16  # candidates whose cost is asked for: in all, and a parameter
 OVERHEAD = 0.05  # of a typical trial's cost, that a trial of cached stages counts as
 NEARLY = 0.02  # promise a cost that may be given up for a cheaper trial
-PRUNED_DOUBT = 4.0  # variance of what a pruned trial tells, over that of a score
-TRUST = 1.0  # trials that end well, which each point is credited with
+DOUBT = 4.0  # variance of what a trial that did not end well tells, over that of a score
 
 
 class CostAwareSampler(BaseSampler):
@@ -119,20 +118,17 @@ class CostAwareSampler(BaseSampler):
     def _promise(
         self, past: list[FrozenTrial], there: list[Array], places: list[Array], sign: float
     ) -> Array:
-        """The logarithm of expected improvement x chance to end well, of each candidate."""
+        """The logarithm of the expected improvement of each candidate."""
         states = np.array([each.state for each in past])
-        complete, pruned = states == TrialState.COMPLETE, states == TrialState.PRUNED
-        told = complete | pruned
-        scores = scores_with_pruned(past, sign)
-        doubt = np.where(pruned, PRUNED_DOUBT, 1.0)
-        process = fit([x[told] for x in there], scores[told], doubt[told], self._rng)
+        complete, running = states == TrialState.COMPLETE, states == TrialState.RUNNING
+        scores, ended = told_scores(past, sign), ~running
+        doubt = np.where(complete, 1.0, DOUBT)
+        process = fit([x[ended] for x in there], scores[ended], doubt[ended], self._rng)
         best = float(process.predict([x[complete] for x in there])[0].max())
-        running = states == TrialState.RUNNING
         if running.any():
             process = process.believing([x[running] for x in there])
         mean, deviation = process.predict(places)
-        ends_well = chance_to_end_well(process, places, there, states == TrialState.FAIL)
-        return log_expected_improvement(mean, deviation, best) + np.log(ends_well)
+        return log_expected_improvement(mean, deviation, best)
 
     def _best(self, points: list[Values], promise: Array, differs: Any) -> int:
         """The index of the greatest promise for its cost.
@@ -159,37 +155,27 @@ class CostAwareSampler(BaseSampler):
         return sample(self._space, FixedTrial(dict(trial.params)))
 
 
-def scores_with_pruned(trials: Sequence[FrozenTrial], sign: float) -> Array:
-    """`sign` x what each trial scored; NaN where it did not end.
+def told_scores(trials: Sequence[FrozenTrial], sign: float) -> Array:
+    """`sign` x what each trial tells; NaN where it runs.
 
     A pruned trial stood somewhere among the complete ones at its last step: it counts as the score
-    of that rank, at most as the median.
+    of that rank, at most as the median. A failed one counts as the worst.
     """
     complete = [each for each in trials if each.state == TrialState.COMPLETE]
     finals = [sign * float(each.value or 0.0) for each in complete]
-    scores = np.full(len(trials), np.nan)
+    told = np.full(len(trials), np.nan)
     for index, each in enumerate(trials):
         if each.state == TrialState.COMPLETE:
-            scores[index] = sign * float(each.value or 0.0)
-        elif each.state == TrialState.PRUNED:
+            told[index] = sign * float(each.value or 0.0)
+        elif each.state != TrialState.RUNNING:
             rank = 0.0
-            if each.intermediate_values:
+            if each.state == TrialState.PRUNED and each.intermediate_values:
                 step, value = max(each.intermediate_values.items())
                 others = [c.intermediate_values.get(step) for c in complete]
                 worse = [sign * other < sign * value for other in others if other is not None]
                 rank = float(np.mean(worse)) if worse else 0.0
-            scores[index] = float(np.quantile(finals, min(rank, 0.5)))
-    return scores
-
-
-def chance_to_end_well(
-    process: Surrogate, places: list[Array], there: list[Array], failed: Any
-) -> Array:
-    """Of each place: trials that did not fail over all, each by how near it is."""
-    if not failed.any():
-        return np.ones(len(places[0]))
-    near = process.correlation(places, there)
-    return (TRUST + near[:, ~failed].sum(1)) / (TRUST + near.sum(1))
+            told[index] = float(np.quantile(finals, min(rank, 0.5)))
+    return told
 
 
 def log_expected_improvement(mean: Array, deviation: Array, best: float) -> Array:
