@@ -205,7 +205,7 @@ def replay(world: World, sampler: str, seed: int, kind: str) -> float:
         if stop is not None:
             study.tell(number, "pruned")
             continue
-        study.tell(number, "complete", trial.score)
+        study.tell(number, "complete", [trial.score])
         leads = trial.score > best
         best = max(best, trial.score)
         if world.means[key] >= world.target and (leads or kind == "one"):

@@ -89,14 +89,15 @@ class CostAwareSampler(BaseSampler):
             return {}
         there = features(self._space, [self._values(each) for each in past])
         places = features(self._space, points)
-        apart = squared_distances(places, there)
         complete = [each for each in past if each.state == TrialState.COMPLETE]
         if len(complete) < self._startup_trials:
-            promise = np.log(apart.sum(0).min(1, initial=1.0) + 1e-6) / 2
+            apart = squared_distances(np.concatenate(places, 1), np.concatenate(there, 1))
+            promise = np.log(apart.min(1, initial=1.0) + 1e-6) / 2
         else:
             sign = 1.0 if study.direction.name == "MAXIMIZE" else -1.0
             promise = self._promise(past, there, places, sign)
-        chosen = self._best(points, promise, apart > 1e-9)
+        differs = [squared_distances(a, b) > 1e-9 for a, b in zip(places, there, strict=True)]
+        chosen = self._best(points, promise, differs)
         return dict(encode(self._space, points[chosen]))
 
     def _candidates(self, past: list[FrozenTrial]) -> list[Values]:
@@ -130,17 +131,17 @@ class CostAwareSampler(BaseSampler):
         mean, deviation = process.predict(places)
         return log_expected_improvement(mean, deviation, best)
 
-    def _best(self, points: list[Values], promise: Array, differs: Any) -> int:
+    def _best(self, points: list[Values], promise: Array, differs: list[Any]) -> int:
         """The index of the greatest promise for its cost.
 
         Costs take time to find: they are asked for the most promising candidates, and for the most
         promising of those that differ from some trial in one parameter alone, for each parameter.
 
-        `differs` [P, N, M]: whether candidate N differs from trial M in parameter P.
+        `differs`, for each parameter [N, M]: whether candidate N differs from trial M in it.
         """
         order = np.argsort(-promise, kind="stable")
         priced = dict.fromkeys(order[:PRICED].tolist())
-        one = differs.sum(0) == 1
+        one = np.sum(differs, axis=0, dtype=np.int8) == 1
         for parameter in differs:
             beside = (parameter & one).any(1)
             priced |= dict.fromkeys(order[beside[order]][:PRICED_BESIDE].tolist())

@@ -61,6 +61,7 @@ class Suggestion:
 @dataclass
 class _Told:
     params: Params  # empty outside the space
+    values: Values
     state: State = "running"
     objectives: tuple[float, ...] | None = None
     intermediate: dict[int, float] = field(default_factory=dict)
@@ -82,7 +83,8 @@ class Study:
         costs: what trials at some points still cost; `cost_aware` goes by it.
 
     Raises:
-        ValueError: no such sampler; a grid over a parameter that has no steps.
+        ValueError: no such sampler; a grid over a parameter that has no steps; several objectives
+            for `cost_aware`.
     """
 
     def __init__(
@@ -101,6 +103,11 @@ class Study:
             raise ValueError(f"sampler {sampler!r} is unknown{nearest(sampler, list(SAMPLERS))}")
         if sampler == "grid":
             grid(space)  # raises where there is none
+        if sampler == "cost_aware" and len(directions) > 1:
+            raise ValueError(
+                f"sampler 'cost_aware' takes one objective and the sweep has {len(directions)}; "
+                "choose one, or another sampler"
+            )
         optuna.logging.set_verbosity(optuna.logging.WARNING)  # not a line for every study made
         self._space = space
         self._sampler = sampler
@@ -161,13 +168,13 @@ class Study:
         return told.state
 
     def _take(self, params: Params, values: Values) -> Suggestion:
-        self._told.append(_Told(params))
+        self._told.append(_Told(params, values))
         return Suggestion(number=len(self._told) - 1, params=dict(params), values=dict(values))
 
     def _observed(self, trial: Observation) -> _Told:
         state, objectives = self._ended(trial.state, trial.objectives)
         params, steps = self._encoded(trial.values), dict(trial.intermediate)
-        return _Told(params, state, objectives, steps, trial.settled)
+        return _Told(params, trial.values, state, objectives, steps, trial.settled)
 
     def _encoded(self, values: Values) -> Params:
         try:
@@ -218,7 +225,7 @@ class Study:
     ) -> FrozenTrial:
         if not told.params:  # outside the space: a failed trial keeps its number, teaches nothing
             return create_trial(state=TrialState.FAIL)
-        params = encode(space, sample(self._space, FixedTrial(told.params)))
+        params = encode(space, told.values)
         if self._sampler == "gp":
             params = {name: _anchor(distributions[name]) for name in distributions} | params
         return create_trial(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -60,14 +60,10 @@ def _place(parameter: Parameter, value: Any) -> list[float]:
     return [(value - low) / (high - low)]
 
 
-def squared_distances(one: list[Array], other: list[Array]) -> Array:
-    """[P, N, M]: of each parameter."""
-    return np.stack(
-        [
-            np.maximum((a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * a @ b.T, 0.0)
-            for a, b in zip(one, other, strict=True)
-        ]
-    )
+def squared_distances(one: Array, other: Array) -> Array:
+    """[N, M]"""
+    inner = 2 * one @ other.T
+    return np.maximum((one**2).sum(1)[:, None] + (other**2).sum(1) - inner, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +81,7 @@ class Surrogate:
 
     def correlation(self, one: list[Array], other: list[Array]) -> Array:
         """[M, N]: between the scores of places, 0 to 1."""
-        return _matern(_scaled(squared_distances(one, other), self.lengths))[0]
+        return _correlation(one, other, self.lengths)
 
     def predict(self, x: list[Array]) -> tuple[Array, Array]:
         """Mean and standard deviation [M] of what a point scores, its noise aside."""
@@ -122,8 +118,7 @@ def fit(x: list[Array], scores: Array, doubt: Array, rng: np.random.Generator) -
         best = np.argsort(-y, kind="stable")
         rest = rng.permutation(best[MOST_TO_FIT // 4 :])
         some = np.concatenate([best[: MOST_TO_FIT // 4], rest])[:MOST_TO_FIT]
-    few = [each[some] for each in x]
-    apart = squared_distances(few, few)
+    apart = np.stack([squared_distances(each[some], each[some]) for each in x])
     centre = np.full(len(x) + 1, LENGTH[0] + math.log(len(x)) / 2)
     centre[-1] = NOISE[0]
     found = minimize(
@@ -136,10 +131,10 @@ def fit(x: list[Array], scores: Array, doubt: Array, rng: np.random.Generator) -
         options={"maxiter": 40},
     )
     lengths, noise = np.exp(found.x[:-1]), float(np.exp(found.x[-1])) * doubt
-    process = _conditioned(x, y, noise, lengths, 1.0)
-    squares = float((y - process.mean) @ process.weighted)
+    process = _conditioned(x, scores, noise, lengths, 1.0)
+    squares = float((scores - process.mean) @ process.weighted) / spread**2
     signal = (squares + PRIOR_TRIALS) / (len(y) - 1 + PRIOR_TRIALS)
-    return _conditioned(x, scores, noise, lengths, signal * spread**2)
+    return replace(process, signal=signal * spread**2)
 
 
 def _loss(log: Array, apart: Array, y: Array, doubt: Array, centre: Array) -> tuple[float, Array]:
@@ -149,8 +144,7 @@ def _loss(log: Array, apart: Array, y: Array, doubt: Array, centre: Array) -> tu
     2006, sections 2.7 and 5.4.1.
     """
     lengths, noise = np.exp(log[:-1]), math.exp(log[-1])
-    scaled = _scaled(apart, lengths)
-    kernel, slope = _matern(scaled)
+    kernel, slope = _matern(np.tensordot(lengths**-2.0, apart, axes=1))
     root = cholesky(kernel + np.diag(noise * doubt + 1e-8), lower=True)
     inverse = cho_solve((root, True), np.eye(len(y)))
     ones = inverse.sum(0)
@@ -178,7 +172,7 @@ def _loss(log: Array, apart: Array, y: Array, doubt: Array, centre: Array) -> tu
 def _conditioned(
     x: list[Array], scores: Array, noise: Array, lengths: Array, signal: float
 ) -> Surrogate:
-    kernel = _matern(_scaled(squared_distances(x, x), lengths))[0]
+    kernel = _correlation(x, x, lengths)
     root = cholesky(kernel + np.diag(noise + 1e-8), lower=True)
     ones = cho_solve((root, True), np.ones(len(scores)))
     mean = float(ones @ scores / ones.sum())
@@ -194,8 +188,12 @@ def _conditioned(
     )
 
 
-def _scaled(apart: Array, lengths: Array) -> Array:
-    return np.tensordot(lengths**-2.0, apart, axes=1)
+def _correlation(one: list[Array], other: list[Array], lengths: Array) -> Array:
+    near, far = (
+        np.concatenate([each / length for each, length in zip(x, lengths, strict=True)], axis=1)
+        for x in (one, other)
+    )
+    return _matern(squared_distances(near, far))[0]
 
 
 def _matern(squared: Array) -> tuple[Array, Array]:

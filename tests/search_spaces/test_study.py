@@ -69,26 +69,26 @@ def run(sampler: str, trials: int, seed: int = 3, *, interrupt: bool = False) ->
     return done
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "gp", "random", "grid"])
+@pytest.mark.parametrize("sampler", ["cost_aware", "tpe", "gp", "random", "grid"])
 def test_an_interrupted_sweep_asks_the_points_of_an_uninterrupted_one(sampler: str) -> None:
     whole = run(sampler, 10)
     assert run(sampler, 10, interrupt=True) == whole
     assert [trial.number for trial in whole] == list(range(10))
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "gp", "random"])
+@pytest.mark.parametrize("sampler", ["cost_aware", "tpe", "gp", "random"])
 def test_another_seed_asks_other_points(sampler: str) -> None:
     assert run(sampler, 8)[3:] != run(sampler, 8, seed=4)[3:]
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "gp", "random"])
+@pytest.mark.parametrize("sampler", ["cost_aware", "tpe", "gp", "random"])
 def test_successive_points_differ_though_nothing_was_told(sampler: str) -> None:
     study = Study(LINE, sampler=sampler, seed=0, startup_trials=5)
     points = [study.ask() for _ in range(20)]
     assert len({point.values["x"] for point in points if point}) == 20
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "gp", "random"])
+@pytest.mark.parametrize("sampler", ["cost_aware", "tpe", "gp", "random"])
 def test_the_draw_depends_on_the_number_of_the_trial(sampler: str) -> None:
     def first(number: int) -> Suggestion | None:
         past = [Observation(values={}, state="failed") for _ in range(number)]
@@ -97,7 +97,7 @@ def test_the_draw_depends_on_the_number_of_the_trial(sampler: str) -> None:
     assert len({trial.values["x"] for number in range(5) if (trial := first(number))}) == 5
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "gp"])
+@pytest.mark.parametrize("sampler", ["cost_aware", "tpe", "gp"])
 def test_a_modelling_sampler_closes_in_on_the_best_point(sampler: str) -> None:
     study = Study(LINE, sampler=sampler, seed=0, startup_trials=6)
     for _ in range(12):
@@ -108,7 +108,7 @@ def test_a_modelling_sampler_closes_in_on_the_best_point(sampler: str) -> None:
     assert sum(abs(x - 0.7) < 0.2 for x in later) >= 3
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "gp"])
+@pytest.mark.parametrize("sampler", ["cost_aware", "tpe", "gp"])
 def test_a_conditional_parameter_is_modelled_too(sampler: str) -> None:
     branches = parse_space(
         {

@@ -52,7 +52,7 @@ def test_no_share_is_suggested_past_max_repetition_whatever_the_epochs(
         assert not excess_repetition(sweep.trial_with(trial.values, ""), toy_data())
         scenes = trial.values[SHARES]["scenes"]
         most[trial.values["align.epochs"]] = max(most[trial.values["align.epochs"]], scenes)
-        study.tell(trial.number, "complete", scenes)
+        study.tell(trial.number, "complete", [scenes])
     assert most[3] <= 0.5 and max(most[1], most[2]) > 0.5
     if sampler == "grid":
         assert most == {1: 1.0, 2: 0.75, 3: 0.5}

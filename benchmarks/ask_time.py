@@ -1,0 +1,82 @@
+"""How long a sampler takes to say what to try next, at trial 10, 100 and 1,000.
+
+    python benchmarks/ask_time.py                     all samplers, on PPMA's space
+
+The history is random points with made-up scores, one in ten pruned, one in twenty failed, four
+running. For `cost_aware` the costs are the stages of real trials, priced as a sweep prices them.
+Medians over asks, wall and processor seconds. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from search_spaces.candidates import random_points  # noqa: E402
+from search_spaces.space import Space, load_space  # noqa: E402
+from search_spaces.study import Study  # noqa: E402
+
+SAMPLERS = ("random", "tpe", "gp", "cost_aware")
+TRIALS = (10, 100, 1000)
+RUNNING = 4
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--asks", type=int, default=5)
+    parser.add_argument("--samplers", nargs="+", default=list(SAMPLERS), choices=SAMPLERS)
+    arguments = parser.parse_args()
+    space = load_space(ROOT / "search_spaces" / "ppma.yaml")
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for sampler in arguments.samplers:
+        found[sampler] = {}
+        for trials in TRIALS:
+            wall, processor = zip(
+                *(timed_ask(space, sampler, trials, seed) for seed in range(arguments.asks)),
+                strict=True,
+            )
+            found[sampler][str(trials)] = {
+                "wall": round(statistics.median(wall), 3),
+                "processor": round(statistics.median(processor), 3),
+            }
+            print(f"{sampler} at {trials}: {found[sampler][str(trials)]}", flush=True)
+    print(json.dumps({"benchmark": "ask_time", "asks": arguments.asks, "seconds": found}))
+    return 0
+
+
+def timed_ask(space: Space, sampler: str, trials: int, seed: int) -> tuple[float, float]:
+    """Wall and processor seconds of one ask after `trials` trials."""
+    study = with_history(space, sampler, trials, seed)
+    wall, processor = time.monotonic(), time.process_time()
+    assert study.ask(spent=0.3) is not None
+    return time.monotonic() - wall, time.process_time() - processor
+
+
+def with_history(space: Space, sampler: str, trials: int, seed: int) -> Study:
+    draw = random.Random(seed)
+    study = Study(space, sampler=sampler, seed=seed, startup_trials=5)
+    for values in random_points(space, trials, np.random.default_rng(seed)):
+        number = study.add(values).number
+        study.report(number, 1, draw.random())
+        if number >= trials - min(RUNNING, trials // 3):
+            continue
+        chance = draw.random()
+        ended = "pruned" if chance < 0.1 else "failed" if chance < 0.15 else "complete"
+        study.tell(number, ended, [draw.random()] if ended == "complete" else None)
+    return study
+
+
+if __name__ == "__main__":
+    sys.exit(main())
