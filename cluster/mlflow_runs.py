@@ -56,7 +56,7 @@ class MlflowRuns:
             UNUSABLE: MLflow does not answer within REACH_SECONDS, or refuses.
         """
         self.sweep = sweep
-        self._client = _connect(uri)
+        self._client = connect(uri)
         self.experiment_id = self._find_experiment(artifact_root)
         self.load()
 
@@ -226,7 +226,7 @@ def may_pass(error: Exception) -> bool:
     return isinstance(error, UNUSABLE)
 
 
-def _connect(uri: str) -> MlflowClient:
+def connect(uri: str) -> MlflowClient:
     """A client that has had an answer."""
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells how it makes its tables
     clients: list[MlflowClient] = []

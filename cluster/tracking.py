@@ -54,7 +54,7 @@ class Tracker:
         from cluster.mlflow_runs import MlflowRuns
 
         self.sweep = sweep
-        self._shown = _scrubbed(uri)
+        self._shown = scrubbed(uri)
         self._waiting: deque[Contents] = deque()
         self._refused = 0
         self._retry_at = 0.0
@@ -198,10 +198,10 @@ class Tracker:
                 tell = log.warning if self._in_step else log.debug
                 self._in_step = False
                 if may_pass(error):
-                    tell("MLflow at %s: %s; it is sent later", self._shown, _scrubbed(error))
+                    tell("MLflow at %s: %s; it is sent later", self._shown, scrubbed(error))
                     self._retry_at = time.monotonic() + RETRY_SECONDS
                     break
-                tell("MLflow at %s took no update: %s", self._shown, _scrubbed(error))
+                tell("MLflow at %s took no update: %s", self._shown, scrubbed(error))
                 self._refused += 1
             self._waiting.popleft()
         return len(self._waiting)
@@ -219,13 +219,13 @@ class Tracker:
             yield
         except UNUSABLE as error:
             raise ValueError(
-                f"tracking: MLflow at {self._shown} cannot be used: {_scrubbed(error)}; check the "
+                f"tracking: MLflow at {self._shown} cannot be used: {scrubbed(error)}; check the "
                 "address, that its server runs, and MLFLOW_TRACKING_TOKEN (or _USERNAME and "
                 "_PASSWORD) where it asks for them; without an address a local database is used"
             ) from None
 
 
-def _scrubbed(text: object) -> str:
+def scrubbed(text: object) -> str:
     """`text` in one line, without what stands before the @ of an address, and without tokens."""
     shown = re.sub(r"://\S*@", "://", " ".join(str(text).split()))
     for secret in filter(None, map(os.environ.get, SECRETS)):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from search_spaces.points import edges
 from search_spaces.simplex_parameter import SimplexParameter
 from search_spaces.space import Space, check_paths
 from sweeps.given import GivenTrial
+from sweeps.records import TrialRecord
 from sweeps.stage_facts import excess_repetition
 from sweeps.sweep import Sweep
 from trainables.config import AlignSettings, FinetuneSettings, MaeSettings, TrialConfig
@@ -19,10 +20,15 @@ from trainables.settings import nearest
 from trainables.training_settings import TSN, Share
 
 
-def sources_of(sweep: Sweep, space: Space) -> dict[str, str]:
-    """Every source that some trial may pre-train on -> where that trial comes from."""
+def sources_of(sweep: Sweep, space: Space, records: Iterable[TrialRecord] = ()) -> dict[str, str]:
+    """Every source that some trial may pre-train on, or did, -> where that trial comes from.
+
+    `records`: trials that there are, of this space or another one.
+    """
     sources: dict[str, str] = {}
-    for where, trial in _trials(sweep, space):
+    names = {f"trial {record.number}": record.values for record in records}
+    there = ((name, sweep.trial_with(values, name)) for name, values in names.items())
+    for where, trial in (*_trials(sweep, space), *there):
         for shares in _all_shares(trial):
             for source in shares:
                 sources.setdefault(source, where)

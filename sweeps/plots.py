@@ -38,7 +38,7 @@ def _plot_curve(
 ) -> Path:
     """Top-1 against the coefficient between two sets of weights that some trials averaged."""
     xs = [point["coefficient"] for point in curve["points"]]
-    figure, axes = _axes()
+    figure, axes = new_axes()
     for name in summary["downstream"]:
         ys = [100 * point["scores"][name] for point in curve["points"]]
         axes.plot(xs, ys, "o-", ms=3, label=name)
@@ -68,7 +68,7 @@ def _plot(
     label: str,
     folder: Path,
 ) -> Path:
-    figure, axes = _axes()
+    figure, axes = new_axes()
     trials = sorted(trials, key=x)
     xs = [x(trial) for trial in trials]
     for i, name in enumerate(summary["downstream"]):
@@ -86,7 +86,8 @@ def _plot(
     return _finish(figure, axes, summary, label, folder / f"{label.replace(' ', '_')}.png")
 
 
-def _axes(width: float = 6.5) -> tuple[Any, Any]:
+def new_axes(width: float = 6.5) -> tuple[Any, Any]:
+    """A figure, width x 4 inches, and its axes."""
     import matplotlib
 
     matplotlib.use("Agg")  # no screen
@@ -100,10 +101,11 @@ def _finish(figure: Any, axes: Any, summary: Mapping[str, Any], label: str, path
     axes.set_xlim(-0.05, 1.05)
     figure.legend(loc="outside lower center", ncols=4, fontsize="small")
     axes.grid(alpha=0.3)
-    return _save(figure, path)
+    return save(figure, path)
 
 
-def _save(figure: Any, path: Path) -> Path:
+def save(figure: Any, path: Path) -> Path:
+    """Write the figure as PNG and let go of it. Returns `path`."""
     from matplotlib import pyplot
 
     figure.savefig(path, dpi=150)
@@ -123,7 +125,7 @@ def plot_parallel(summary: Mapping[str, Any], folder: Path) -> list[Path]:
 
     scores = [100 * trial["score"] for trial in trials]
     low, high = min(scores), max(scores)
-    figure, axes = _axes(width=2.2 * (len(names) + 1))
+    figure, axes = new_axes(width=2.2 * (len(names) + 1))
     columns = [_Column([row.get(name) for row in rows]) for name in names]
     columns.append(_Column(scores))
     for place in reversed(range(len(trials))):  # the best last, on top
@@ -144,7 +146,7 @@ def plot_parallel(summary: Mapping[str, Any], folder: Path) -> list[Path]:
     axes.set(yticks=[], title=f"{summary['sweep']}: every trial, the best one thick")
     axes.set_xlim(-0.1, len(columns) - 0.6)
     axes.spines[:].set_visible(False)
-    return [_save(figure, folder / "parallel_coordinates.png")]
+    return [save(figure, folder / "parallel_coordinates.png")]
 
 
 def _coordinates(trial: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,9 +29,10 @@ from sweeps.costs import StageCosts
 from sweeps.given import given_trials
 from sweeps.mixture_limits import limited
 from sweeps.plan import Plan, make_plan
-from sweeps.records import check_same_sweep, read_sweep
+from sweeps.records import check_same_sweep, read_records, read_sweep
 from sweeps.search import Search
 from sweeps.sweep import MAY_CHANGE, Sweep
+from sweeps.warm_start import WarmStart, warm_start
 from trainables.data.catalog import Dataset, catalog_names, load_catalog
 from trainables.data.demo_world.render import render_world, write_catalog
 from trainables.data.demo_world.settings import WorldSettings
@@ -52,7 +53,8 @@ class Prepared:
     search: Search
     costs: StageCosts
     plan: Plan
-    left_out: list[str]  # why each baseline that does not run does not
+    warm_start: WarmStart
+    notes: list[str]  # on the trials: why each baseline that does not run does not, ...
 
 
 def prepare(sweep: Sweep, console: Console, *, dry_run: bool) -> Prepared:
@@ -62,6 +64,9 @@ def prepare(sweep: Sweep, console: Console, *, dry_run: bool) -> Prepared:
         ValueError: what the user can mend.
     """
     settings = sweep.settings
+    resolved, stored = _resolved(sweep), read_sweep(sweep.folder)
+    if stored is not None:
+        check_same_sweep({**stored, "data": None}, {**resolved, "data": None}, MAY_CHANGE)
     space = Space({}) if sweep.space_file is None else load_space(sweep.space_file)
     check_space(sweep, space)
     check_models(sweep, space)
@@ -69,23 +74,23 @@ def prepare(sweep: Sweep, console: Console, *, dry_run: bool) -> Prepared:
     check_execution(sweep, space)
     if not dry_run:
         check_storage(sweep.folder)
-    sources = sources_of(sweep, space)
+    sources = sources_of(sweep, space, read_records(sweep.folder))
     named = dict.fromkeys(settings.trial.downstream, "trial.downstream") | sources
     data = _datasets(sweep, named, console, dry_run=dry_run)
     check_sources(sweep, sources, data)
     sizes = {source: len(data[source].split("train")) for source in sources}
     space = limited(space, settings.trial, data, str(settings.search.space))
-    given, left_out = within_limits(sweep, space, given_trials(sweep, space, sizes), data)
-    left_out += [
+    given, notes = within_limits(sweep, space, given_trials(sweep, space, sizes), data)
+    notes += [
         f"{name} is left out: it pre-trains on real people and allow_real_humans is false."
         for name in sweep.not_allowed
     ]
-    resolved = _resolved(sweep, data)
-    stored = read_sweep(sweep.folder)
+    resolved["data"] = _hashes(data)
     if stored is not None:
-        check_same_sweep(stored, resolved, MAY_CHANGE)
+        _check_same_data(stored["data"], resolved["data"])
     store = StageStore(sweep.storage / "stages")
-    search = Search(sweep, space, given, data)
+    begun = warm_start(sweep, space, data, store)
+    search = Search(sweep, space, [*given, *begun.given], data, earlier=begun.observations)
     known = search.known()
     costs = StageCosts(data, store, settings.execution)
     return Prepared(
@@ -97,7 +102,8 @@ def prepare(sweep: Sweep, console: Console, *, dry_run: bool) -> Prepared:
         search=search,
         costs=costs,
         plan=make_plan(known, search.trials - len(known), data, costs),
-        left_out=left_out,
+        warm_start=begun,
+        notes=[*notes, *begun.notes],
     )
 
 
@@ -156,10 +162,20 @@ def _render(world: WorldSettings, folder: Path, console: Console) -> Path:
     return render_world(world, folder, workers=2, on_progress=tell)
 
 
-def _resolved(sweep: Sweep, data: Mapping[str, Dataset]) -> dict[str, Any]:
-    """What sweep.json keeps: the settings, the space, the data's hashes."""
+def _resolved(sweep: Sweep) -> dict[str, Any]:
+    """What sweep.json keeps beside the hashes of the data: the settings and the space."""
     return {
         **sweep.settings.model_dump(mode="json"),
         "space": sweep.space_file and load_yaml(sweep.space_file),
-        "data": {name: dataset.content_hash for name, dataset in sorted(data.items())},
     }
+
+
+def _hashes(data: Mapping[str, Dataset]) -> dict[str, str]:
+    return {name: dataset.content_hash for name, dataset in sorted(data.items())}
+
+
+def _check_same_data(stored: Mapping[str, str], new: Mapping[str, str]) -> None:
+    """Another space may name other datasets; those that both name must be the same."""
+    both = stored.keys() & new.keys()
+    then, now = ({name: hashes[name] for name in sorted(both)} for hashes in (stored, new))
+    check_same_sweep({"data": then}, {"data": now}, ())

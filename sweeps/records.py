@@ -19,7 +19,7 @@ from pydantic.dataclasses import dataclass
 
 from cluster.study import RungPoint
 
-Origin: TypeAlias = Literal["baseline", "point", "suggested", "soup"]
+Origin: TypeAlias = Literal["baseline", "point", "earlier", "suggested", "soup"]
 State: TypeAlias = Literal["waiting", "running", "complete", "failed", "pruned"]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -127,7 +127,7 @@ def check_same_sweep(
     Raises:
         ValueError: names each differing key with both values.
     """
-    before, after = _flat(json.loads(_dumps(stored))), _flat(json.loads(_dumps(new)))
+    before, after = flattened(json.loads(_dumps(stored))), flattened(json.loads(_dumps(new)))
     differing = [
         key
         for key in dict.fromkeys([*before, *after])
@@ -153,12 +153,12 @@ def _shown(flat: Mapping[str, Any], key: str) -> str:
     return json.dumps(flat[key]) if key in flat else "absent"
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flattened(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mappings as dotted keys; lists and empty mappings are values."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict) and value:
-            flat |= _flat(value, f"{prefix}{key}.")
+            flat |= flattened(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value
     return flat

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.costs import duration
+from sweeps.pareto import pareto_lines, plot_pareto
 from sweeps.plots import plot_parallel, plot_scores
 from sweeps.report_page import html_page
 from sweeps.report_tables import (
@@ -52,16 +53,20 @@ def write_weights(summary: Mapping[str, Any], store: StageStore, folder: Path) -
 def write_report(summary: Mapping[str, Any], plan_lines: list[str], folder: Path) -> list[Path]:
     """report.md and its plots, and both as one page, report.html. Returns the files."""
     plots = plot_scores(summary, folder)
-    parallel = plot_parallel(summary, folder)
-    markdown = "\n".join(_lines(summary, plan_lines, plots, parallel)) + "\n"
+    fronts, parallel = plot_pareto(summary, folder), plot_parallel(summary, folder)
+    markdown = "\n".join(_lines(summary, plan_lines, plots, fronts, parallel)) + "\n"
     text, page = folder / "report.md", folder / "report.html"
     text.write_text(markdown)
     page.write_text(html_page(markdown, summary["sweep"], folder))
-    return [text, page, *plots, *parallel]
+    return [text, page, *plots, *fronts, *parallel]
 
 
 def _lines(
-    summary: Mapping[str, Any], plan_lines: list[str], plots: list[Path], parallel: list[Path]
+    summary: Mapping[str, Any],
+    plan_lines: list[str],
+    plots: list[Path],
+    fronts: list[Path],
+    parallel: list[Path],
 ) -> list[str]:
     """The report from its answer down to how it came about."""
     trials, downstream = summary["trials"], summary["downstream"]
@@ -78,6 +83,8 @@ def _lines(
         *score_table(trials, downstream, "Selection split, top-1 in %"),
         *score_table(on_report, downstream, "Report split, read once after the search, top-1 in %"),
         *method_table(on_report or trials, downstream),
+        *pareto_lines(summary),
+        *_figures(fronts),
         *importance_table(summary),
         *_figures(parallel),
         *sharing_lines(summary),

@@ -35,12 +35,13 @@ def run_sweep(sweep: Sweep, console: Console, *, dry_run: bool = False) -> dict[
     console.print(f"[bold]{sweep.settings.name}[/bold]: {sweep.settings.question}")
     console.print(f"results: {sweep.folder}", soft_wrap=True)
     print_plan(prepared.plan, console)
-    for line in prepared.left_out:
+    for line in prepared.notes:
         console.print(line)
     if dry_run:
         return {}
     with only_one(sweep.folder):
         tracker = _start_tracker(prepared)
+        prepared.warm_start.keep(sweep)
         write_sweep(sweep.folder, prepared.resolved)
         with Terminal(console, prepared.search.trials) as terminal:
             watch = Watch(prepared, tracker, terminal)

@@ -66,7 +66,7 @@ class SamplerView:
             return None
         alone = record.device_seconds
         if alone is None:  # written before it was kept
-            alone = self.device_seconds(record.stages)
+            alone = device_seconds(self._store, record.stages)
         objectives = self._sweep.settings.search.objectives
         return values_of(objectives, record.score, record.scores, alone)
 
@@ -75,10 +75,14 @@ class SamplerView:
         return round(1000 * point.rung), trial_score(self.config(record), point.accuracies)
 
     def device_seconds(self, stages: Mapping[str, str]) -> float | None:
-        """Of all `stages` (role -> identity), as if no other trial shared them."""
-        records = [self._store.record(identity) for identity in stages.values()]
-        known = [record.cost["device_seconds"] for record in records if record is not None]
-        return sum(known) if len(known) == len(records) else None
+        return device_seconds(self._store, stages)
+
+
+def device_seconds(store: StageStore, stages: Mapping[str, str]) -> float | None:
+    """Of all `stages` (role -> identity), as if no other trial shared them; None if not known."""
+    records = [store.record(identity) for identity in stages.values()]
+    known = [record.cost["device_seconds"] for record in records if record is not None]
+    return sum(known) if len(known) == len(records) else None
 
 
 def at(tree: Mapping[str, Any], path: str) -> Any:

@@ -6,7 +6,7 @@ Every change is written to `trials/NNNN.json` before anything acts on it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 
 from cluster.study import Assignment, RungPoint
 from search_spaces.space import Space
-from search_spaces.study import Study
+from search_spaces.study import Observation, Study
 from sweeps.early_stopping import reason_to_stop
 from sweeps.given import GivenTrial
 from sweeps.objectives import directions, values_of
@@ -32,7 +32,8 @@ from trainables.trial import trial_score
 class Search:
     """Hands out trials and takes their results; what the cluster layer sees of a sweep.
 
-    `on_change` is called with each record that was written. Safe to call from several threads.
+    `on_change` is called with each record that was written; `earlier` is what other sweeps found.
+    Safe to call from several threads.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Search:
         given: list[GivenTrial],
         data: Mapping[str, Dataset],
         on_change: Callable[[TrialRecord], None] = lambda record: None,
+        earlier: Iterable[Observation] = (),
     ) -> None:
         self._sweep = sweep
         self._space = space
@@ -49,7 +51,7 @@ class Search:
         self._data = data
         self._on_change = on_change
         self._view = SamplerView(sweep, space)
-        self._objectives = sweep.settings.search.objectives
+        self.objectives = sweep.settings.search.objectives
         self._lock = threading.RLock()
         self.records = read_records(sweep.folder)
         # With nothing to suggest from, the given trials are all there are.
@@ -65,8 +67,9 @@ class Search:
             sampler=sweep.settings.search.sampler,
             seed=sweep.settings.search.seed,
             startup_trials=len(given) + 1,
-            directions=directions(self._objectives),
+            directions=directions(self.objectives),
             past=map(self._view.observation, self.records),
+            earlier=earlier,
         )
 
     @property
@@ -134,6 +137,10 @@ class Search:
     def config(self, record: TrialRecord) -> TrialConfig:
         return self._view.config(record)
 
+    def objectives_of(self, record: TrialRecord) -> tuple[float, ...] | None:
+        """In the order of `objectives`; None where the trial is not complete."""
+        return self._view.objectives(record)
+
     def varied(self, record: TrialRecord) -> dict[str, Any]:
         """The trial's value of each setting that the space varies; empty if it lies outside."""
         return self._view.varied(record)
@@ -170,7 +177,7 @@ class Search:
             settings = self._sweep.settings.search.early_stopping
             assert settings is not None, "a rung without early stopping"
             earlier = ((self.config(r), rung) for r in self.records for rung in r.rungs)
-            reason = reason_to_stop(settings, self._objectives, self.config(record), point, earlier)
+            reason = reason_to_stop(settings, self.objectives, self.config(record), point, earlier)
             if record.origin != "suggested":  # it counts, but is never stopped
                 reason = None
             record = replace(record, rungs=[*record.rungs, point])
@@ -190,7 +197,7 @@ class Search:
             record = self.records[number]
             score = trial_score(self.config(record), accuracies)
             alone = self._view.device_seconds(stages)
-            objectives = values_of(self._objectives, score, accuracies, alone)
+            objectives = values_of(self.objectives, score, accuracies, alone)
             if self._study.tell(number, "complete", objectives) == "failed":
                 self._finish(record, state="failed", reason=f"its score is {score}")
                 return
@@ -248,8 +255,8 @@ class Search:
 
     def _to_come(self) -> list[GivenTrial]:
         """The given trials that have no record yet; some may have been added to a begun sweep."""
-        names = {record.name for record in self.records}
-        return [given for given in self._given if given.name not in names]
+        there = [(record.name, record.values) for record in self.records]
+        return [given for given in self._given if (given.name, given.values) not in there]
 
     def _finish(self, record: TrialRecord, **changes: Any) -> None:
         self._write(record, finished_at=now(), **changes)

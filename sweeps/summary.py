@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sweeps.pareto import pareto
 from sweeps.records import TrialRecord
 from sweeps.search import Search
 from sweeps.stage_facts import describe
@@ -113,8 +114,10 @@ def make_summary(
         "sweep": sweep.settings.name,
         "question": sweep.settings.question,
         "downstream": list(sweep.settings.trial.downstream),
+        "trial": sweep.settings.trial.model_dump(mode="json"),
         "recommended": None,
         "trials": trials,
+        "pareto": pareto(search),
         "curves": _curves(search, data, store),
         "counts": {
             state: sum(record.state == state for record in search.records)
@@ -193,6 +196,7 @@ def _trial(
         "report": _report(search, record, data, store) if record.number in on_report else None,
         "stages": described,
         "cost": _cost(paid),
+        "device_seconds": record.device_seconds,  # as if it shared no stage
         "mlflow_run_id": record.mlflow_run_id,
     }
 

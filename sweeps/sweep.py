@@ -75,6 +75,13 @@ class GroupSettings(Settings):
     mean_of: Annotated[tuple[str, ...], AsTuple, Field(min_length=1)]
 
 
+class MlflowSweep(Settings):
+    """A sweep that MLflow knows; `uri: null` is the server of this sweep."""
+
+    experiment: str  # which has the name of its sweep
+    uri: str | None
+
+
 class SearchSettings(Settings):
     # A file of search_spaces/, relative to the sweep file; null: baselines and points alone.
     space: str | None
@@ -91,6 +98,8 @@ class SearchSettings(Settings):
     points: Annotated[tuple[PointSettings, ...], AsTuple] = ()
     greedy_soup: bool  # once all trials are done, one more: the greedy soup of their weights
     early_stopping: EarlyStopping | None
+    # Earlier sweeps whose trials the sampler begins with: names in the same storage, or MLflow's.
+    warm_start: Annotated[tuple[str | MlflowSweep, ...], AsTuple]
 
     @model_validator(mode="after")
     def _an_end(self) -> Self:
@@ -191,6 +200,7 @@ MAY_CHANGE = (
     "search.baselines",
     "search.points",
     "search.greedy_soup",
+    "search.warm_start",
 )
 
 

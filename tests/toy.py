@@ -188,6 +188,7 @@ def toy_sweep_data(**overrides: Any) -> dict[str, Any]:
             "greedy_soup": False,
             "concurrent": 1,
             "early_stopping": None,
+            "warm_start": [],
         },
         "execution": {
             "mae": CPU,

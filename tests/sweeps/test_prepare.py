@@ -114,10 +114,10 @@ def test_a_point_that_is_left_out_for_its_people_is_told(tmp_path: Path) -> None
     shares = {"align.mixture.shares": {"people": 1}}
     point = {"name": "with people", "set": shares, "real_humans": True}
     ready, _ = prepared(tmp_path, REAL, search__points=[point])
-    assert ready.left_out == [
+    assert ready.notes == [
         "with people is left out: it pre-trains on real people and allow_real_humans is false."
     ]
-    assert "people" not in ready.sources
+    assert "people" not in ready.data
 
 
 def test_throughput_that_is_given_prices_the_plan(tmp_path: Path) -> None:

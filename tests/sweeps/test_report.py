@@ -52,7 +52,8 @@ class Finished:
                 continue
             stages = trial_stages(self.search.config(self.search.records[number]), self.data)
             self.publish(*stages.all(), accuracy=scores[number])
-            self.search.complete(number, {"low": scores[number]}, {})
+            named = {stage.identity: stage.identity for stage in stages.searched()}
+            self.search.complete(number, {"low": scores[number]}, named)
         self.publish(*report_stages(self.search, self.data), accuracy=0.25)
 
     def publish(self, *stages: Stage, accuracy: float) -> None:
