@@ -31,7 +31,7 @@ ONLY_HERE = {
     },
     "mlflow": {"cluster/mlflow_runs.py"},
     "optuna": {f"search_spaces/{name}.py" for name in ("study", "cost_aware", "importance")},
-    "decord": {"trainables/data/clips.py"},
+    "decord": {"trainables/data/video_files.py"},
     "timm": {"trainables/models/timm_models.py", "trainables/data/rand_augment.py"},
     "torchvision": {"trainables/models/timm_models.py"},
 }

@@ -116,6 +116,7 @@ CPU: dict[str, Any] = {
     "cpus_per_worker": 1,
     "gpus_per_worker": 0,
     "loader_workers": 0,
+    "video_reader": "decord",
     "per_device_batch": None,
     "checkpoint_every_steps": 2,
 }

@@ -22,6 +22,7 @@ from trainables.training_settings import (
     NonNegative,
     OptimizerSettings,
     Positive,
+    VideoReader,
 )
 
 # Lengths that shall share one trunk under constant_then_decay: whoever trains it keeps its state
@@ -212,5 +213,6 @@ class Execution(Settings):
     cpus_per_worker: Positive
     gpus_per_worker: Annotated[float, Field(ge=0)]
     loader_workers: NonNegative  # processes that decode, per worker; 0 decodes in the trainer
+    video_reader: VideoReader  # both give the same frames; pyav decodes less of a long video
     per_device_batch: Positive | None  # null: the global batch over the workers, no accumulation
     checkpoint_every_steps: Positive

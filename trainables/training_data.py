@@ -44,6 +44,7 @@ class TrainingData:
             rank=rank(),
             world_size=world_size(),
             workers=self.run.execution.loader_workers,
+            video_reader=self.run.execution.video_reader,
             max_unreadable=self.max_unreadable,
             pairing=self.pairing,
             resample=self.resample,

@@ -15,6 +15,7 @@ from trainables.settings import Settings, nearest
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
+VideoReader = Literal["decord", "pyav"]
 NonNegative = Annotated[int, Field(ge=0)]
 # YAML has lists only; strict pydantic wants the tuple itself.
 AsTuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)

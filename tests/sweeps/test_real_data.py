@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sweeps.prepare import prepare
@@ -33,6 +34,26 @@ def test_the_gestures_sweep_plans_on_the_real_files(
     groups = {clip.group: clip.split for clip in gestures.clips}
     assert all(groups[clip.group] == clip.split for clip in gestures.clips), "a session was cut"
     assert not os.listdir(tmp_path)
+
+
+@pytest.mark.slow
+def test_both_readers_give_the_same_frames_of_every_real_file() -> None:
+    files = sorted(DATA.rglob("*.mp4"))
+    assert len(files) > 400
+    for number, path in enumerate(files):
+        reads = [
+            read_clip(
+                path,
+                frames=4,
+                seconds=2.7,
+                position=number % 7 / 6,
+                short_side=10_000,
+                frame_rate=None,
+                video_reader=reader,
+            )
+            for reader in ("decord", "pyav")
+        ]
+        assert np.array_equal(*reads), path
 
 
 def test_a_clip_of_every_real_set_is_read(tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ def small(catalog: Path, storage: Path, **more: Any) -> list[str]:
         "cpus_per_worker": 1,
         "gpus_per_worker": 0,
         "loader_workers": 0,
+        "video_reader": "pyav",
         "per_device_batch": None,
         "checkpoint_every_steps": 100,
     }

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from trainables.data.clip_jobs import in_processes
-from trainables.data.clips import ClipReader, ClipUnreadable
+from trainables.data.clips import ClipReader
+from trainables.data.video_files import ClipUnreadable
 
 PROBLEMS = {
     "missing": "it is not on disk",

@@ -1,26 +1,17 @@
-"""Frames of one clip from disk. The only file that imports decord."""
+"""Frames of one clip from disk: a window in time of a video file, or of a folder of images."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
+from trainables.data.video_files import ClipUnreadable, read_frames
+from trainables.training_settings import VideoReader
+
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-
-
-class ClipUnreadable(Exception):
-    """A clip that is truncated, empty, no video, or a single frame."""
-
-    def __init__(self, path: Path | str, reason: str) -> None:
-        super().__init__(str(path), reason)
-        self.path, self.reason = str(path), reason
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
 
 
 def read_clip(
@@ -31,6 +22,7 @@ def read_clip(
     position: float,
     short_side: int,
     frame_rate: float | None,
+    video_reader: VideoReader = "decord",
 ) -> np.ndarray:
     """uint8 [frames, H, W, 3] RGB, spread evenly over a window of `seconds`.
 
@@ -40,11 +32,18 @@ def read_clip(
         position: 0 puts the window at the start of the clip, 1 at its end.
         short_side: pixels; larger frames are shrunk to it, smaller ones stay as they are.
         frame_rate: frames per second of a folder.
+        video_reader: which library reads video files; both give the same frames.
 
     Raises:
         ClipUnreadable: the reason, for one line.
     """
-    reader = ClipReader(frames=frames, seconds=seconds, short_side=short_side, keep_bytes=0)
+    reader = ClipReader(
+        frames=frames,
+        seconds=seconds,
+        short_side=short_side,
+        keep_bytes=0,
+        video_reader=video_reader,
+    )
     return reader.read(path, position, frame_rate)
 
 
@@ -57,6 +56,7 @@ class ClipReader:
     seconds: float
     short_side: int
     keep_bytes: int
+    video_reader: VideoReader = "decord"
     _kept: dict[Path, np.ndarray] = field(default_factory=dict, init=False, repr=False)
     _room: int = field(init=False, repr=False)
 
@@ -82,54 +82,26 @@ class ClipReader:
         steps = start + (np.arange(self.frames) + 0.5) * span / self.frames
         return np.minimum(steps.astype(int), length - 1).tolist(), span == length
 
-    def size(self, height: int, width: int) -> tuple[int, int] | None:
-        """Height and width to shrink to; None to leave the frames as they are."""
-        short = min(height, width)
+    def shrunk(self, frame: np.ndarray) -> np.ndarray:
+        """uint8 [H, W, 3] with `short_side` pixels as its short side, or as it is if smaller."""
+        short = min(frame.shape[:2])
         if short <= self.short_side:
-            return None
-        return (
-            round(height * self.short_side / short),
-            round(width * self.short_side / short),
-        )
+            return frame
+        height, width = (round(side * self.short_side / short) for side in frame.shape[:2])
+        return cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def _read_video(
     path: Path, reader: ClipReader, position: float, _frame_rate: float | None
 ) -> tuple[np.ndarray, bool]:
-    import decord  # loads ffmpeg: only the processes that read video should
+    whole = False
 
-    try:
-        # One thread: tiny clips open twice as fast, and the loader has processes of its own.
-        video = decord.VideoReader(str(path), num_threads=1)
-        length, rate = len(video), float(video.get_avg_fps())
-        if length < 2 or not rate > 0:
-            raise ClipUnreadable(path, f"has {length} frames at {rate} per second; 2 are needed")
+    def choose(length: int, rate: float) -> list[int]:
+        nonlocal whole
         indices, whole = reader.window(length, rate, position)
-        first = _packed(video.next())
-        size = reader.size(*first.shape[:2])
-        if size is not None:  # ffmpeg shrinks while it decodes, which is worth opening again
-            height, width = size
-            video = decord.VideoReader(str(path), width=width, height=height, num_threads=1)
-            first = _packed(video.next())
-        taken: dict[int, np.ndarray] = {0: first}
-        for index in indices:
-            if index not in taken:
-                taken[index] = _packed(video[index])
-    except (RuntimeError, IndexError, decord.DECORDError, decord.DECORDLimitReachedError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ClipUnreadable(path, reason[-1][-200:]) from None
-    return np.stack([taken[index] for index in indices]), whole
+        return indices
 
-
-def _packed(frame: Any) -> np.ndarray:
-    """uint8 [H, W, 3] of a decord frame.
-
-    decord 0.6 takes a row's padded length divided by its width for the number of channels: where
-    that is not 3 (48 pixels wide: 4), the row is its W x 3 values and then padding.
-    """
-    array: np.ndarray = frame.asnumpy()
-    height, width, channels = array.shape
-    return array.reshape(height, width * channels)[:, : width * 3].reshape(height, width, 3)
+    return np.stack(read_frames(path, reader.video_reader, choose, reader.shrunk)), whole
 
 
 def _read_folder(
@@ -150,7 +122,4 @@ def _read_image(file: Path, reader: ClipReader) -> np.ndarray:
     image = cv2.imread(str(file), cv2.IMREAD_COLOR)
     if image is None:
         raise ClipUnreadable(file.parent, f"{file.name} is no image")
-    size = reader.size(*image.shape[:2])
-    if size is not None:
-        image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(reader.shrunk(image), cv2.COLOR_BGR2RGB)

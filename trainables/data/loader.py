@@ -20,7 +20,7 @@ from trainables.data.catalog import Clip, Dataset
 from trainables.data.clips import ClipReader
 from trainables.data.mixture import Mixture
 from trainables.data.views import EvaluationViews, TrainingViews, View, check_unreadable
-from trainables.training_settings import AugmentSettings, ClipSettings
+from trainables.training_settings import AugmentSettings, ClipSettings, VideoReader
 
 KEPT_BYTES = 512 * 2**20  # of decoded short clips, per rank
 
@@ -74,6 +74,7 @@ def training_batches(
     rank: int,
     world_size: int,
     workers: int,
+    video_reader: VideoReader,
     max_unreadable: float,
     pairing: Pairing,
     resample: Mapping[str, tuple[int, int]],
@@ -90,7 +91,7 @@ def training_batches(
             rank) could not be read.
     """
     side = math.ceil(clip.resolution * TRAINING_MARGIN)
-    reader = _reader(clip, side, KEPT_BYTES // max(1, workers))
+    reader = _reader(clip, side, KEPT_BYTES // max(1, workers), video_reader)
     views = TrainingViews(datasets, mixture, clip, augmentation, reader, max_unreadable, resample)
     steps = range(start_step, stop_step)
     indices = (
@@ -109,6 +110,7 @@ def eval_batches(
     *,
     batch_size: int,
     workers: int,
+    video_reader: VideoReader,
     max_unreadable: float,
 ) -> Iterator[Batch]:
     """All views of every clip of `clips`, in order, `batch_size` clips a batch.
@@ -121,7 +123,7 @@ def eval_batches(
     Raises:
         ValueError: when more than `max_unreadable` of `clips` could not be read, or all.
     """
-    reader = _reader(settings, settings.resolution, keep_bytes=0)
+    reader = _reader(settings, settings.resolution, 0, video_reader)
     clip_views = EvaluationViews(dataset, clips, settings, views, reader)
     starts = range(0, len(clips), batch_size)
     indices = (list(range(start, min(start + batch_size, len(clips)))) for start in starts)
@@ -145,12 +147,15 @@ def _without_empty(batches: Iterable[Batch]) -> Iterator[Batch]:
         yield held
 
 
-def _reader(settings: ClipSettings, short_side: int, keep_bytes: int) -> ClipReader:
+def _reader(
+    settings: ClipSettings, short_side: int, keep_bytes: int, video_reader: VideoReader
+) -> ClipReader:
     return ClipReader(
         frames=settings.frames,
         seconds=settings.seconds,
         short_side=short_side,
         keep_bytes=keep_bytes,
+        video_reader=video_reader,
     )
 
 

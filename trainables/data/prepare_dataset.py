@@ -145,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
         "--short-side", type=int, default=256, help="pixels; smaller clips stay (default: 256)"
     )
     parser.add_argument(
-        "--gop", type=int, default=4, help="frames from key frame to key frame (default: 4)"
+        "--gop", type=int, default=1, help="frames from key frame to key frame (default: 1)"
     )
     parser.add_argument(
         "--crf", type=int, default=20, help="x264's quality, lower is better (default: 20)"

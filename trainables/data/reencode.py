@@ -12,7 +12,8 @@ from typing import Literal, NamedTuple
 import av
 import cv2
 
-from trainables.data.clips import IMAGE_SUFFIXES, ClipUnreadable
+from trainables.data.clips import IMAGE_SUFFIXES
+from trainables.data.video_files import ClipUnreadable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +103,7 @@ def _encode(source: Path, target: Path, recipe: Recipe, frame_rate: float | None
                 stream.options = {
                     **{"crf": str(recipe.crf), "preset": "veryfast", "sc_threshold": "0"},
                     **{"g": str(recipe.gop), "keyint_min": str(recipe.gop), "bf": "0"},
+                    "tune": "fastdecode",  # a third of the time to read, for a fifth more bytes
                 }
                 stream.codec_context.colorspace = frame.colorspace
                 stream.codec_context.color_range = frame.color_range

@@ -12,8 +12,9 @@ from torch import Tensor
 from trainables.config import TestSettings
 from trainables.data.augment import augment, erase, resample, square_crops, to_video
 from trainables.data.catalog import Clip, Dataset
-from trainables.data.clips import ClipReader, ClipUnreadable
+from trainables.data.clips import ClipReader
 from trainables.data.mixture import Draw, Mixture
+from trainables.data.video_files import ClipUnreadable
 from trainables.training_settings import AugmentSettings, ClipSettings
 
 SHOWN = 10  # paths in a message

@@ -94,6 +94,7 @@ def accuracy(
         ONE_VIEW,
         batch_size=EVALUATION_BATCH,
         workers=run.execution.loader_workers,
+        video_reader=run.execution.video_reader,
         max_unreadable=max_unreadable,
     )
     seen = torch.zeros(2, dtype=torch.float64, device=run.device)  # right, all

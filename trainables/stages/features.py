@@ -96,6 +96,7 @@ def over_views(run: StageRun, outputs_of: Callable[[Batch], Tensor]) -> tuple[Te
             views,
             batch_size=max(1, EVALUATION_BATCH // number),
             workers=run.execution.loader_workers,
+            video_reader=run.execution.video_reader,
             max_unreadable=settings["max_unreadable"],
         ):
             outputs.append(outputs_of(batch.to(run.device)).cpu())

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 from tests.trainables.data.videos import write_video
-from trainables.data.clips import ClipReader, ClipUnreadable, read_clip
+from trainables.data.clips import ClipReader, read_clip
+from trainables.data.video_files import ClipUnreadable
+
+CHOSEN: dict = {}
+
+
+@pytest.fixture(params=["decord", "pyav"], autouse=True)
+def video_reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test here holds for both."""
+    monkeypatch.setitem(CHOSEN, "video_reader", request.param)
 
 
 def read(path: Path, **changes: object) -> np.ndarray:
@@ -18,6 +27,7 @@ def read(path: Path, **changes: object) -> np.ndarray:
         "position": 0.0,
         "short_side": 1000,
         "frame_rate": None,
+        **CHOSEN,
     }
     return read_clip(path, **{**settings, **changes})
 
@@ -49,7 +59,7 @@ def test_large_frames_are_shrunk_to_the_short_side_and_small_ones_stay(
     assert video.shape[2] / video.shape[1] == pytest.approx(width / height, rel=0.05)
     shape = video.shape[2:0:-1]
     wanted = [cv2.resize(f, shape, interpolation=cv2.INTER_AREA) for f in all_frames(path)]
-    assert np.corrcoef(video.ravel(), np.ravel(wanted))[0, 1] > 0.9
+    assert np.array_equal(video, wanted) or min(size) <= short_side
 
 
 @pytest.mark.parametrize("gop", [1, 7, 250])
@@ -139,9 +149,9 @@ def test_a_damaged_clip_says_that_it_cannot_be_read(tmp_path: Path, damage: str)
 def test_short_clips_are_kept_up_to_the_budget_and_long_ones_never(tmp_path: Path) -> None:
     paths = [write_video(tmp_path / f"{i}.mp4", count=8, rate=10) for i in range(3)]
     size = read(paths[0]).nbytes
-    reader = ClipReader(frames=4, seconds=1.0, short_side=1000, keep_bytes=2 * size)
+    reader = ClipReader(frames=4, seconds=1.0, short_side=1000, keep_bytes=2 * size, **CHOSEN)
     first = [reader.read(path, 0.0, None) for path in paths]
     again = [reader.read(path, 1.0, None) for path in paths]
     assert [a is b for a, b in zip(first, again, strict=True)] == [True, True, False]
-    long = ClipReader(frames=4, seconds=0.4, short_side=1000, keep_bytes=2 * size)
+    long = ClipReader(frames=4, seconds=0.4, short_side=1000, keep_bytes=2 * size, **CHOSEN)
     assert not np.array_equal(long.read(paths[0], 0.0, None), long.read(paths[0], 1.0, None))

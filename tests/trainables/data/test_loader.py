@@ -13,9 +13,10 @@ from trainables.config import TestSettings as Views
 from trainables.data.augment import to_video
 from trainables.data.batch_order import batch_order
 from trainables.data.catalog import Clip, Dataset
-from trainables.data.clips import ClipReader, ClipUnreadable, read_clip
+from trainables.data.clips import ClipReader, read_clip
 from trainables.data.loader import Batch, check_unreadable, eval_batches, training_batches
 from trainables.data.mixture import Mixture
+from trainables.data.video_files import ClipUnreadable
 from trainables.training_settings import AugmentSettings, ClipSettings, RandAugmentSettings
 
 SETTINGS = ClipSettings(frames=4, seconds=0.6, resolution=16, normalize="per_clip")

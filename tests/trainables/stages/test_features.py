@@ -15,7 +15,8 @@ from tests.trainables.toy_videos import run_chain
 from trainables.data import loader
 from trainables.data.augment import to_video
 from trainables.data.catalog import Clip, Dataset
-from trainables.data.clips import ClipUnreadable, read_clip
+from trainables.data.clips import read_clip
+from trainables.data.video_files import ClipUnreadable
 from trainables.models.heads import Classifier, label_space
 from trainables.models.trunk import build_trunk
 from trainables.settings import parse
