@@ -16,18 +16,18 @@ from typing import Any
 CODE_VERSIONS = {
     "init": 1,
     "import": 1,
-    "mae": 1,
-    "mae_trunk": 1,
-    "align": 1,
-    "align_trunk": 1,
+    "mae": 2,
+    "mae_trunk": 2,
+    "align": 2,
+    "align_trunk": 2,
     "average": 1,
-    "learned_average": 1,
-    "greedy_soup": 1,
-    "features": 2,
+    "learned_average": 2,
+    "greedy_soup": 2,
+    "features": 3,
     "probe": 2,
-    "augmented_probe": 1,
-    "finetune": 1,
-    "evaluate": 2,
+    "augmented_probe": 2,
+    "finetune": 2,
+    "evaluate": 3,
 }
 # Kinds that train -> the entry of the sweep's `execution` that says how they run.
 TRAINED = {

@@ -72,6 +72,7 @@ class RungProbes:
                 ONE_VIEW,
                 batch_size=EVALUATION_BATCH,
                 workers=self._run.execution.loader_workers,
+                video_reader=self._run.execution.video_reader,
                 max_unreadable=self._probes.max_unreadable,
             ):
                 features = self._trunk(batch.video.to(self._run.device)).half().cpu()

@@ -71,6 +71,7 @@ def batches(datasets: dict[str, Dataset], **changes: object) -> Iterator[Batch]:
         "rank": 0,
         "world_size": 1,
         "workers": 0,
+        "video_reader": "decord",
         "max_unreadable": 0.0,
         "pairing": None,
         "resample": {},
@@ -315,7 +316,13 @@ def test_the_limit_counts_paths_and_not_times_and_029_of_100_allows_29() -> None
 def evaluated(
     data: Dataset, clips: int = 1, crops: Literal[1, 3] = 1, **changes: object
 ) -> Iterator[Batch]:
-    arguments: dict = {"batch_size": 4, "workers": 0, "max_unreadable": 0.0, **changes}
+    arguments: dict = {
+        "batch_size": 4,
+        "workers": 0,
+        "video_reader": "pyav",
+        "max_unreadable": 0.0,
+        **changes,
+    }
     views = Views(clips=clips, crops=crops)
     return eval_batches(data, data.clips, SETTINGS, views, **arguments)
 
