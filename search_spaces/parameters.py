@@ -20,7 +20,7 @@ Params: TypeAlias = dict[str, Scalar]  # sampler's name -> value
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Scalars = Annotated[
     tuple[Scalar, ...],
-    BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else (value,)),
+    BeforeValidator(lambda value: tuple(value) if isinstance(value, list | tuple) else (value,)),
     Field(min_length=1),
 ]
 Listed = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)

@@ -11,11 +11,11 @@ from statistics import median
 from typing import Any, Literal, NamedTuple
 
 from sweeps.stage_facts import batch_size, stage_clips
-from sweeps.sweep import ExecutionSettings
-from trainables.config import TrialConfig
+from sweeps.sweep import EXECUTED_AS, ExecutionSettings
+from trainables.config import Execution, TrialConfig
 from trainables.data.catalog import Dataset
 from trainables.models import flops
-from trainables.stage import TRUNKS, Stage, canonical_hash, executed_as
+from trainables.stage import TRAINED, TRUNKS, Stage, canonical_hash, executed_as
 from trainables.stage_store import Record, StageStore
 from trainables.trial import trial_stages
 
@@ -40,7 +40,8 @@ class StageCosts:
     ) -> None:
         self._data, self._store = data, store
         self._given = {n: 1 / rate for n, rate in (execution.clips_per_second or {}).items()}
-        self.price_per_hour = execution.device_price_per_hour
+        self._execution = execution
+        self._on_gpus = any(getattr(execution, name).gpus_per_worker for name in EXECUTED_AS)
         teraflops = execution.device_teraflops
         self._stated_speed = None if teraflops is None else teraflops * 1e12
         self._records: dict[str, Record] = {}
@@ -124,6 +125,25 @@ class StageCosts:
         """If nothing but the stages before it were there."""
         return self.price(stage, self.clips_alone(stage))
 
+    def devices(self, stage: Stage) -> tuple[int, float]:
+        """Its workers, and the GPUs of each; where a sweep uses none, a worker is a device."""
+        runs: Execution = getattr(self._execution, executed_as(stage.kind))
+        workers = runs.workers if stage.kind in TRAINED else 1
+        return workers, runs.gpus_per_worker if self._on_gpus else 1.0
+
+    def money(self, stage: Stage, price: Price | None) -> float | None:
+        """At `execution.device_price_per_hour`; None without one, or where nothing is known."""
+        per_hour = self._execution.device_price_per_hour
+        if price is None or per_hour is None:
+            return None
+        return price.seconds / 3600 * self.devices(stage)[1] * per_hour
+
+    def lacking(self, trial: TrialConfig, coming: Collection[str] = ()) -> list[Stage]:
+        """The stages that `trial` still needs for its score; see `left` for `coming`."""
+        parts = trial_stages(trial, self._data)
+        needed = self.missing([parts.weights, *parts.scored.values()])
+        return [stage for stage in needed if stage.identity not in coming]
+
     def left(self, trial: TrialConfig, coming: Collection[str] = ()) -> dict[str, float]:
         """Device-seconds that `trial` adds, by the identity of each stage it still needs.
 
@@ -132,10 +152,7 @@ class StageCosts:
         unknown cost (a convolutional network that was never timed) count as 0.
         """
         found = {}
-        parts = trial_stages(trial, self._data)
-        for stage in self.missing([parts.weights, *parts.scored.values()]):
-            if stage.identity in coming:
-                continue
+        for stage in self.lacking(trial, coming):
             price = self.price(stage)
             if price is None:
                 each = flops_per_clip(stage.kind, stage.settings) or 0.0
@@ -217,8 +234,6 @@ def duration(seconds: float | None) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def priced(seconds: float | None, per_hour: float | None) -> str:
+def priced(seconds: float | None, money: float | None) -> str:
     """'3.5 h', and where an hour of a device has a price the money too: '3.5 h (7.00)'."""
-    if seconds is None or per_hour is None:
-        return duration(seconds)
-    return f"{duration(seconds)} ({seconds / 3600 * per_hour:,.2f})"
+    return duration(seconds) + ("" if money is None else f" ({money:,.2f})")

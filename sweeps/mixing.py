@@ -63,6 +63,15 @@ def main(argv: list[str] | None = None) -> int:
         "--trials", type=int, metavar="N", help="trials in all, baselines included; more extends"
     )
     parser.add_argument(
+        "--devices",
+        type=int,
+        nargs="+",
+        default=[],
+        metavar="N",
+        help="numbers of GPUs (of workers, where the sweep uses none) that the plan tells the time "
+        "for, beside 1, 8 and 64",
+    )
+    parser.add_argument(
         "--set",
         action="append",
         default=[],
@@ -79,7 +88,9 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.status:
             print_status(read_status(sweep.folder, StageStore(sweep.storage / "stages")), console)
             return 0
-        run_sweep(sweep, console, dry_run=arguments.dry_run)
+        if any(count < 1 for count in arguments.devices):
+            raise ValueError(f"--devices {arguments.devices}: give numbers above 0")
+        run_sweep(sweep, console, dry_run=arguments.dry_run, devices=arguments.devices)
     except ValueError as error:
         if os.environ.get("SWEEPS_TRACEBACK"):
             raise

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from sweeps.costs import Price, StageCosts, priced
+from sweeps.costs import Price, StageCosts, duration, priced
 from sweeps.stage_facts import batch_size, describe, repetition
 from trainables.config import TrialConfig
 from trainables.data.catalog import Dataset
@@ -29,6 +29,9 @@ class PlannedStage:
     needed: bool  # it is to be made: not there, and something that is not there needs it
     clips: int  # that it trains on, or would still
     price: Price | None  # taken or still to pay; None where nothing tells
+    money: float | None  # likewise; None without a price of a device
+    workers: int
+    devices: float  # that a worker holds
     repetition: dict[str, float]  # source -> clips drawn / clips that exist
     waits_for: list[str]  # identities of what it is made from, or goes on from
     trials: list[int] = field(default_factory=list)
@@ -43,7 +46,6 @@ class Plan:
     alone_clips: int  # of all known trials, each alone
     alone_seconds: float | None  # likewise; None where some stage's time is not known
     not_neutral: list[int]  # trials whose mix changes the length of training
-    price_per_hour: float | None  # of a device
     bound_lengths: list[str]  # stages whose lengths cannot be shared, and why
 
     @property
@@ -75,6 +77,9 @@ def make_plan(
                     needed=False,
                     clips=costs.clips(stage),
                     price=costs.price(stage),
+                    money=costs.money(stage, costs.price(stage)),
+                    workers=costs.devices(stage)[0],
+                    devices=costs.devices(stage)[1],
                     repetition=repetition(stage, data),
                     waits_for=[each.identity for each in stage.before()],
                 )
@@ -97,7 +102,6 @@ def make_plan(
             if "sum_of_sources"
             in (trial.mae and trial.mae.clips_per_epoch, trial.align.clips_per_epoch)
         ],
-        price_per_hour=costs.price_per_hour,
         bound_lengths=_bound_lengths(trials),
     )
 
@@ -114,6 +118,7 @@ def _follow_shorter(stages: Mapping[str, PlannedStage], costs: StageCosts) -> No
             between = longer.stage.settings["step"] - shorter.stage.settings["step"]
             longer.clips = min(longer.clips, between * batch_size(longer.stage))
             longer.price = costs.price(longer.stage, longer.clips)
+            longer.money = costs.money(longer.stage, longer.price)
             longer.waits_for.append(shorter.stage.identity)
 
 
@@ -163,6 +168,7 @@ def plan_lines(plan: Plan) -> list[str]:
         )
     if to_do := price(plan):
         lines.append(to_do)
+    lines += [line for line in (_saved(plan), _kept_states(plan)) if line]
     lines += plan.bound_lengths
     if plan.not_neutral:
         lines.append(
@@ -182,8 +188,8 @@ def price(plan: Plan) -> str | None:
     for planned in missing:
         basis = "not timed yet" if planned.price is None else planned.price.basis
         kinds.setdefault(basis, set()).add(planned.stage.kind)
-    seconds = sum(each.seconds for each in known)
-    parts = [f"about {priced(seconds, plan.price_per_hour)} of device time"] if known else []
+    spent = priced(sum(each.seconds for each in known), money_of(missing))
+    parts = [f"about {spent} of device time"] if known else []
     parts += [f"{' and '.join(sorted(of))} {basis}" for basis, of in sorted(kinds.items())]
     clips = sum(planned.clips for planned in missing)
     return f"To do for the known trials: {clips:,} clips; {'; '.join(parts)}."
@@ -194,3 +200,47 @@ def total_seconds(prices: Iterable[Price | None]) -> float | None:
     seconds = [None if price is None else price.seconds for price in prices]
     known = [each for each in seconds if each is not None]
     return sum(known) if len(known) == len(seconds) else None
+
+
+def money_of(stages: Iterable[PlannedStage]) -> float | None:
+    """Together, as far as it is known; None without a price of a device."""
+    known = [planned.money for planned in stages if planned.money is not None]
+    return sum(known) if known else None
+
+
+def _saved(plan: Plan) -> str | None:
+    """The whole price with and without sharing, what is done included."""
+    shared = sum(planned.clips for planned in plan.stages)
+    if plan.alone_clips == shared:
+        return None
+    seconds = total_seconds(planned.price for planned in plan.stages)
+    if seconds is None or not plan.alone_seconds:
+        return (
+            f"In all, what is done included: {shared:,} clips shared, {plan.alone_clips:,} if each "
+            f"trial were alone: {plan.alone_clips / shared:.1f} times as many."
+        )
+    return (
+        f"In all, what is done included: {duration(seconds)} and {shared:,} clips shared, "
+        f"{duration(plan.alone_seconds)} and {plan.alone_clips:,} clips if each trial were alone: "
+        f"{plan.alone_seconds / seconds:.1f} times the time, {plan.alone_clips / shared:.1f} times "
+        "the clips."
+    )
+
+
+def _kept_states(plan: Plan) -> str | None:
+    """What trunks keep on disk, so that lengths can branch off."""
+    trunks = [planned for planned in plan.stages if planned.stage.kind in TRUNKS]
+    if not trunks:
+        return None
+    sizes = [state_bytes(planned) for planned in trunks]
+    known = [size for size in sizes if size is not None]
+    shown = f"about {gigabytes(sum(known))}" if len(known) == len(sizes) else "of unknown size"
+    return (
+        f"Trunks keep {len(trunks)} training states, {shown} in all: one where the decay of each "
+        "length begins."
+    )
+
+
+def gigabytes(count: int) -> str:
+    """'1.2 GB', or in MB below 1 GB."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

@@ -26,6 +26,7 @@ from sweeps.checks import (
     within_limits,
 )
 from sweeps.costs import StageCosts
+from sweeps.forecast import Forecast, forecast
 from sweeps.given import given_trials
 from sweeps.mixture_limits import limited
 from sweeps.plan import Plan, make_plan
@@ -55,6 +56,10 @@ class Prepared:
     plan: Plan
     warm_start: WarmStart
     notes: list[str]  # on the trials: why each baseline that does not run does not, ...
+
+    def forecast(self) -> Forecast:
+        """What the sweep comes to, with the trials that are not known yet."""
+        return forecast(self.sweep, self.space, self.search, self.plan, self.data, self.costs)
 
 
 def prepare(sweep: Sweep, console: Console, *, dry_run: bool) -> Prepared:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,12 @@ from sweeps.watch import Watch
 from trainables.stage import Stage
 
 
-def run_sweep(sweep: Sweep, console: Console, *, dry_run: bool = False) -> dict[str, Any]:
+def run_sweep(
+    sweep: Sweep, console: Console, *, dry_run: bool = False, devices: Sequence[int] = ()
+) -> dict[str, Any]:
     """Run the sweep to its end. Returns the summary; an empty one for a dry run.
+
+    `devices`: numbers of them that the plan tells the time for, beside its own.
 
     Raises:
         ValueError: what the user can mend, before anything is trained.
@@ -34,7 +38,7 @@ def run_sweep(sweep: Sweep, console: Console, *, dry_run: bool = False) -> dict[
     prepared = prepare(sweep, console, dry_run=dry_run)
     console.print(f"[bold]{sweep.settings.name}[/bold]: {sweep.settings.question}")
     console.print(f"results: {sweep.folder}", soft_wrap=True)
-    print_plan(prepared.plan, console)
+    print_plan(prepared.plan, prepared.forecast(), console, devices)
     for line in prepared.notes:
         console.print(line)
     if dry_run:

@@ -68,7 +68,7 @@ class Search:
             seed=sweep.settings.search.seed,
             startup_trials=len(given) + 1,
             directions=directions(self.objectives),
-            past=map(self._view.observation, self.records),
+            past=self.observations(),
             earlier=earlier,
         )
 
@@ -78,6 +78,10 @@ class Search:
 
     def listen(self, on_change: Callable[[TrialRecord], None]) -> None:
         self._on_change = on_change
+
+    def observations(self) -> list[Observation]:
+        """All trials that there are, as the sampler sees them."""
+        return [self._view.observation(record) for record in self.records]
 
     def unfinished(self) -> int:
         """How many trials are still to run, as far as they are known."""

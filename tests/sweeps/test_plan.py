@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from sweeps.costs import StageCosts
-from sweeps.plan import make_plan, plan_lines
+from sweeps.plan import make_plan, plan_lines, state_bytes
 from sweeps.stage_facts import repetition
 from sweeps.sweep import ExecutionSettings
 from tests.toy import toy_data, toy_sweep_data, toy_trial
+from trainables.models.flops import parameters
 from trainables.settings import parse
 from trainables.stage_store import StageStore
 from trainables.trial import trial_stages
@@ -104,3 +105,50 @@ def test_the_views_and_coefficients_of_a_pass_are_all_counted(tmp_path: Path) ->
     plan = plan_of(tmp_path, a={**views, **together})
     features = [p.clips for p in plan.stages if p.stage.kind == "features"]
     assert features == [8 * 3, 4 * 6 * 3]  # 8 training clips seen once, 4 for selection 6 times
+
+
+HORIZON_FREE = {
+    "mae__epochs": 0,
+    "align__optimizer__lr_schedule": "constant_then_decay",
+    "align__optimizer__warmup_fraction": None,
+    "align__optimizer__warmup_clips": 0,
+    "align__optimizer__decay_fraction": 0.25,
+}
+
+
+def test_lengths_share_a_trunk_in_the_plan_and_each_step_is_counted_once(tmp_path: Path) -> None:
+    # 8 and 16 steps of 4 clips: the decays begin at 6 and 12.
+    lengths = {f"{n} epochs": {**HORIZON_FREE, "align__epochs": n} for n in (4, 8)}
+    plan = plan_of(tmp_path, **lengths)
+    found = {p.what: p for p in plan.stages if p.stage.kind == "align_trunk"}
+    shares = "0.5 synthetic + 0.5 scenes"
+    shorter, longer = found[f"{shares} to step 6"], found[f"{shares} to step 12"]
+    assert (shorter.clips, longer.clips) == (24, 24)
+    assert longer.waits_for[-1] == shorter.stage.identity
+    assert plan.alone_clips - sum(p.clips for p in plan.stages) == 24 + 16  # and the same features
+    assert any("Trunks keep 2 training states" in line for line in plan_lines(plan))
+
+
+def test_under_a_cosine_the_plan_says_that_lengths_share_nothing(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, a={"align__epochs": 2}, b={"align__epochs": 3})
+    assert plan.bound_lengths[0].startswith("align: runs of 2, 3 epochs share nothing")
+    assert "constant_then_decay" in plan_lines(plan)[-1]
+    assert not plan_of(tmp_path, a={}, b={}).bound_lengths
+
+
+def test_the_state_of_a_trunk_is_what_it_takes_on_disk(tmp_path: Path) -> None:
+    trial = toy_trial(**HORIZON_FREE, align__epochs=4, align__keep__ema_decay=0.9)
+    plan = make_plan({0: ("a", trial)}, 0, toy_data(), costs_at(tmp_path))
+    (trunk,) = [p for p in plan.stages if p.stage.kind == "align_trunk"]
+    assert state_bytes(trunk) == parameters(trial.model.model_dump(), None) * (12 + 4)
+
+
+def test_the_whole_price_is_told_with_and_without_sharing(tmp_path: Path) -> None:
+    given = {"mae": 4.0, "align": 2.0, "tasks": 10.0}
+    costs = costs_at(tmp_path, clips_per_second=given, device_price_per_hour=3600.0)
+    trials = {0: ("a", toy_trial()), 1: ("b", toy_trial(align__epochs=4))}
+    plan = make_plan(trials, 0, toy_data(), costs)
+    # Stage 1 takes 2 s, alignments 8 and 16, features of 8 and 4 clips 1.2 for each.
+    assert sum(p.price.seconds for p in plan.stages) == pytest.approx(2 + 8 + 16 + 2 * 1.2)
+    assert plan.alone_seconds == pytest.approx(2 * 2 + 8 + 16 + 2 * 1.2)
+    assert "28 s (28.40) of device time" in " ".join(plan_lines(plan))
