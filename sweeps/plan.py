@@ -114,7 +114,8 @@ def _follow_shorter(stages: Mapping[str, PlannedStage], costs: StageCosts) -> No
             lines.setdefault(planned.stage.line, []).append(planned)
     for line in lines.values():
         line.sort(key=lambda planned: int(planned.stage.settings["step"]))
-        for shorter, longer in pairwise(line):
+        for shorter, longer in reversed(list(pairwise(line))):
+            shorter.trials = sorted({*shorter.trials, *longer.trials})
             between = longer.stage.settings["step"] - shorter.stage.settings["step"]
             longer.clips = min(longer.clips, between * batch_size(longer.stage))
             longer.price = costs.price(longer.stage, longer.clips)

@@ -125,7 +125,7 @@ def test_lengths_share_a_trunk_in_the_plan_and_each_step_is_counted_once(tmp_pat
     shorter, longer = found[f"{shares} to step 6"], found[f"{shares} to step 12"]
     assert (shorter.clips, longer.clips) == (24, 24)
     assert longer.waits_for[-1] == shorter.stage.identity
-    assert plan.alone_clips - sum(p.clips for p in plan.stages) == 24 + 16  # and the same features
+    assert plan.alone_clips - sum(p.clips for p in plan.stages) == 24
     assert any("Trunks keep 2 training states" in line for line in plan_lines(plan))
 
 
