@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,13 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from cluster.rungs import rungs_reached
 from cluster.stage_runs import StageFailed
 from cluster.stages_handle import StagesHandle
 from cluster.study import Assignment, RungPoint, Study
 from trainables.config import TrialConfig
-from trainables.intermediate_probes import IntermediateProbes, steps_of
 from trainables.settings import parse
 from trainables.stage import Stage
-from trainables.stage_store import StageStore
 from trainables.trial import TrialStages, trial_stages
 
 DRIVER_RESTARTS = 2  # of a trial whose waiting process died
@@ -185,9 +183,7 @@ def _trial(config: dict[str, Any], *, stages: StagesHandle) -> None:
         parts = trial_stages(trial, data)
         weights = stages.want(parts.weights, assignment.number)
         if stages.probes is not None:
-            key = stages.probes.key(data)
-            for point in _rungs(parts.weights, weights, stages.store, stages.probes, key):
-                tune.report({"point": json.dumps(asdict(point))})
+            _report_rungs(parts.weights, weights, stages, stages.probes.key(data))
         ray.get(weights)
         scored = _await_all(stages, parts, assignment.number)
     except (StageFailed, ValueError) as error:
@@ -205,40 +201,17 @@ def _await_all(stages: StagesHandle, parts: TrialStages, number: int) -> dict[st
     return {name: metrics[end.identity]["accuracy"] for name, end in parts.scored.items()}
 
 
-def _rungs(
-    weights: Stage,
-    awaited: ray.ObjectRef,
-    store: StageStore,
-    probes: IntermediateProbes,
-    key: str,
-) -> Iterator[RungPoint]:
-    """The rungs to which the alignment of `weights` comes, while and after `awaited` runs.
+def _report_rungs(weights: Stage, awaited: ray.ObjectRef, stages: StagesHandle, key: str) -> None:
+    """Report the rungs of an alignment while and after it runs; returns when `awaited` has ended.
 
-    Read from the stages' files: who joins late sees them from the start. An average comes to a
-    rung with the last of its endpoints.
+    They are read from the stages' files: who joins late sees them from the start.
     """
-    parts = {part.identity: part for part in weights.chain()}
-    aligned = [part for part in parts.values() if part.kind == "align"]
-    earlier = [part for part in parts.values() if part.kind != "align"]
+    assert stages.probes is not None
     told = 0.0
     finished: list[Any] = []
-    while aligned and not finished:
+    while not finished:
         finished, _ = ray.wait([awaited], timeout=POLL_SECONDS)
-        curves = [{p["step"]: p for p in store.probes(part.identity, key)} for part in aligned]
-        wanted = [probes.steps(steps_of(part)) for part in aligned]
-        for rung in (rung for rung in probes.rungs if rung > told):
-            steps = [of_part.get(rung) for of_part in wanted]
-            if any(step not in curve for step, curve in zip(steps, curves, strict=True)):
-                break
-            told = rung
-            points = [curve[step] for step, curve in zip(steps, curves, strict=True)]
-            costs = [store.record(part.identity) for part in earlier]
-            yield RungPoint(
-                rung=rung,
-                accuracies={
-                    name: sum(point["accuracies"][name] for point in points) / len(points)
-                    for name in probes.downstream
-                },
-                device_seconds=sum(r.cost["device_seconds"] for r in costs if r is not None)
-                + sum(point["device_seconds"] for point in points) / rung,
-            )
+        for point in rungs_reached(weights, stages.store, stages.probes, key):
+            if point.rung > told:
+                told = point.rung
+                tune.report({"point": json.dumps(asdict(point))})

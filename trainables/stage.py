@@ -55,6 +55,9 @@ class Stage:
     # A trunk's: the one at an earlier step of the same run that is made first and that it goes on
     # from. No part of the identity, for the result is the same without it.
     after: Stage | None = None
+    # A trunk's: the optimizer steps of each whole run that is known to go through it. Where they
+    # are probed on the way follows from it; no part of the identity.
+    lengths: tuple[int, ...] = ()
 
     @cached_property
     def identity(self) -> str:

@@ -103,14 +103,19 @@ def _trunk(whole: Stage, settings: MaeSettings | AlignSettings) -> Stage | None:
     described, optimizer = whole.settings[whole.kind], settings.optimizer
     steps_per_epoch = described["clips_per_epoch"] // optimizer.batch_size
     check_schedule(settings.epochs * steps_per_epoch, optimizer, whole.kind)
-    own, *others = (
-        decay_start(epochs * steps_per_epoch, optimizer)
-        for epochs in (settings.epochs, *settings.branch_epochs)
-    )
+    lengths = [epochs * steps_per_epoch for epochs in (settings.epochs, *settings.branch_epochs)]
+    own, *others = branches = [decay_start(length, optimizer) for length in lengths]
     trunk = None
     for step in sorted({own, *(step for step in others if step < own)} - {0}):
         shared = {**whole.settings, whole.kind: of_trunk(described), "step": step}
-        trunk = replace(whole, kind=f"{whole.kind}_trunk", settings=shared, after=trunk)
+        through = {run for run, end in zip(lengths, branches, strict=True) if end >= step}
+        trunk = replace(
+            whole,
+            kind=f"{whole.kind}_trunk",
+            settings=shared,
+            after=trunk,
+            lengths=tuple(sorted(through)),
+        )
     return trunk
 
 

@@ -50,8 +50,9 @@ def run_align(run: StageRun) -> Outcome:
         }
 
     probes = None
-    if run.probes is not None and run.stage.kind == "align":
-        probes = RungProbes(run, run.probes, trunk, clip, data.steps)
+    if run.probes is not None:
+        lengths = run.stage.lengths or (data.steps,)  # of whole runs
+        probes = RungProbes(run, run.probes, trunk, clip, lengths)
     return train_stage(
         run,
         Classification(model, settings, stage["seed"]),

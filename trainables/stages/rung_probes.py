@@ -19,7 +19,7 @@ from trainables.training_settings import ClipSettings
 
 
 class RungProbes:
-    """Probes `trunk` when it has come to a rung of an alignment of `steps`.
+    """Probes `trunk` when it has come to a rung of an alignment of one of `lengths`, in steps.
 
     All processes of a stage call `after_step` alike. Training is not changed by it: the trunk's
     weights and buffers stay as they are, and each step seeds its own randomness.
@@ -31,10 +31,10 @@ class RungProbes:
         probes: IntermediateProbes,
         trunk: Trunk,
         clip: ClipSettings,
-        steps: int,
+        lengths: Sequence[int],
     ) -> None:
         self._run, self._probes, self._trunk, self._clip = run, probes, trunk, clip
-        self._steps = set(probes.steps(steps).values())
+        self._steps = {step for length in lengths for step in probes.steps(length).values()}
         self._key = probes.key(run.datasets)
 
     def after_step(self, step: int, device_seconds: float) -> None:

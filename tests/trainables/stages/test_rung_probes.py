@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import torch
 
+from cluster.rungs import rungs_reached
 from tests.toy import toy_execution, toy_trial
+from tests.trainables.test_trunks import run_of
 from tests.trainables.toy_videos import weights_of
 from trainables.data import loader
 from trainables.data.catalog import Clip, Dataset
@@ -116,10 +118,39 @@ def test_clips_are_spread_over_the_classes() -> None:
     assert spread_over_classes(clips, 100) == clips
 
 
+def test_runs_that_share_a_trunk_come_to_the_rungs_of_their_own_lengths(
+    datasets: dict[str, Dataset], tmp_path: Path
+) -> None:
+    shared, alone = StageStore(tmp_path / "shared"), StageStore(tmp_path / "alone")
+    key = PROBES.key(datasets)
+
+    def run(epochs: int, store: StageStore, trunks: bool) -> Stage:
+        stage = run_of(datasets, "align", epochs, align__branch_epochs=[2, 4])
+        if not trunks:
+            stage = replace(stage, inputs={"start": stage.inputs["start"]})
+        for part in stage.chain():
+            run_stage(part, store, datasets, toy_execution(), lambda: False, PROBES)
+        return stage
+
+    for epochs in (4, 2):  # of 12 and 6 steps, whose decays begin at 9 and 4
+        branch = run(epochs, shared, True)
+        reached = list(rungs_reached(branch, shared, PROBES, key))
+        whole = list(rungs_reached(run(epochs, alone, False), alone, PROBES, key))
+        assert [point.rung for point in reached] == [0.25, 0.6]
+        assert [point.accuracies for point in reached] == [point.accuracies for point in whole]
+        trunks = [part for part in branch.chain() if part.kind == "align_trunk"]
+        at = {p["step"] for part in trunks for p in shared.probes(part.identity, key)}
+        assert at == {2, 3, 4} | ({8} if epochs == 4 else set())
+        assert shared.probes(branch.identity, key) == []
+        assert 0 < reached[0].device_seconds
+
+
 TWO_PROCESSES = """
 import sys
 from pathlib import Path
+from cluster.rungs import rungs_reached
 from tests.toy import toy_execution, toy_trial
+from tests.trainables.test_trunks import run_of
 from tests.trainables.stages.test_rung_probes import PROBES
 from tests.trainables.toy_videos import toy_videos
 from trainables.stage_store import StageStore
