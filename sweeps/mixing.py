@@ -33,7 +33,10 @@ EXAMPLES = """examples:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run from the command line. Returns 0; 2 for what the user can mend; 130 when interrupted."""
+    """Run from the command line.
+
+    Returns 0; 1 if no trial could be completed; 2 for what the user can mend; 130 when interrupted.
+    """
     parser = argparse.ArgumentParser(
         prog="python sweeps/mixing.py",
         description=__doc__,
@@ -90,7 +93,8 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         if any(count < 1 for count in arguments.devices):
             raise ValueError(f"--devices {arguments.devices}: give numbers above 0")
-        run_sweep(sweep, console, dry_run=arguments.dry_run, devices=arguments.devices)
+        summary = run_sweep(sweep, console, dry_run=arguments.dry_run, devices=arguments.devices)
+        return 1 if summary and summary["recommended"] is None else 0
     except ValueError as error:
         if os.environ.get("SWEEPS_TRACEBACK"):
             raise
@@ -100,7 +104,6 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         console.print("Stopped. What is finished is kept; the same command continues.")
         return 130
-    return 0
 
 
 if __name__ == "__main__":

@@ -124,6 +124,19 @@ def _answer(summary: Mapping[str, Any]) -> list[str]:
         + f". Trained alone it costs {duration(alone_seconds(trial))} of device time. "
         f"Weights: `{best['weights']['file']}`.",
         "",
+        *_no_difference(summary),
+    ]
+
+
+def _no_difference(summary: Mapping[str, Any]) -> list[str]:
+    scores = [trial["score"] for trial in summary["trials"] if trial["score"] is not None]
+    if len(scores) < 2 or len(set(scores)) > 1:
+        return []
+    return [
+        f"**All {len(scores)} complete trials have the same score**: nothing that was varied shows "
+        "in it, and the first of them is recommended. Look for a downstream dataset that is too "
+        "easy, too hard or too small.",
+        "",
     ]
 
 

@@ -40,7 +40,7 @@ def run_sweep(
     console.print(f"results: {sweep.folder}", soft_wrap=True)
     print_plan(prepared.plan, prepared.forecast(), console, devices)
     for line in prepared.notes:
-        console.print(line)
+        console.print(line, markup=False, soft_wrap=True)
     if dry_run:
         return {}
     with only_one(sweep.folder):

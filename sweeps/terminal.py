@@ -151,6 +151,8 @@ def print_leaderboard(summary: Mapping[str, Any], console: Console) -> None:
         )
     else:
         console.print("[red]No trial was completed, so there is no recommendation.[/red]")
+        for reason in dict.fromkeys(t["reason"] for t in summary["trials"] if t["reason"]):
+            console.print(reason, markup=False, soft_wrap=True)
     counts = summary["counts"]
     console.print(
         f"{counts['complete']} trials complete, {counts['failed']} failed, "
