@@ -242,7 +242,7 @@ class Stages:
 
     def _record(self, stage: Stage) -> Record | None:
         try:
-            return self._store.record(stage.identity)
+            return self._store.finished(stage.identity)
         except ValueError as error:
             raise self._failure(stage, str(error)) from None
 

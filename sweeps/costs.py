@@ -57,7 +57,7 @@ class StageCosts:
         self._speed = measured_speed(self._records.values()) or self._stated_speed
         self._trunks: dict[str, list[int]] = {}  # line -> the steps of its finished trunks
         for record in self._records.values():
-            if record.stage["kind"] in TRUNKS:
+            if record.stage["kind"] in TRUNKS and not record.given_up:
                 settings = dict(record.stage["settings"])
                 step = settings.pop("step")
                 line = canonical_hash({**record.stage, "settings": settings})
@@ -69,7 +69,8 @@ class StageCosts:
         return bool(self._rates or self._given or self._speed)
 
     def finished(self, stage: Stage) -> bool:
-        return stage.identity in self._records
+        record = self._records.get(stage.identity)
+        return record is not None and not record.given_up
 
     def missing(self, ends: Iterable[Stage]) -> Iterator[Stage]:
         """Every stage that is to be made for `ends`, once, inputs before what needs them."""
@@ -106,7 +107,7 @@ class StageCosts:
 
         `clips`: those that it still needs where none are given. None where nothing tells.
         """
-        if stage.identity in self._records:
+        if self.finished(stage):
             return Price(self._records[stage.identity].cost["device_seconds"], "timed")
         clips = self.clips(stage) if clips is None else clips
         key, entry = rate_key(stage.kind, stage.settings), executed_as(stage.kind)

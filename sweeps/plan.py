@@ -238,7 +238,7 @@ def _kept_states(plan: Plan) -> str | None:
     shown = f"about {gigabytes(sum(known))}" if len(known) == len(sizes) else "of unknown size"
     return (
         f"Trunks keep {len(trunks)} training states, {shown} in all: one where the decay of each "
-        "length begins."
+        "length begins. Once all lengths are trained the longest of each run is kept."
     )
 
 

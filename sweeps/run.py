@@ -21,6 +21,7 @@ from sweeps.report import write_report, write_weights
 from sweeps.summary import curve_stages, make_summary, report_stages
 from sweeps.sweep import Sweep
 from sweeps.terminal import Terminal, print_leaderboard
+from sweeps.trunk_states import give_up_states
 from sweeps.watch import Watch
 from trainables.stage import Stage
 
@@ -53,6 +54,9 @@ def run_sweep(
             prepared.search.listen(watch.changed)
             _run_what_is_not_done(prepared, watch, terminal)
         summary = _write_answer(prepared, tracker)
+        if not prepared.search.unfinished():
+            if said := give_up_states(prepared.search, prepared.data, prepared.store):
+                console.print(said)
     print_leaderboard(summary, console)
     console.print(f"Report: {sweep.folder / 'report.html'}", soft_wrap=True)
     if sweep.tracking_uri is None:

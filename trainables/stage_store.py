@@ -12,7 +12,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,11 @@ class Record:
     trained_on: dict[str, dict[str, str]] = field(default_factory=dict)  # name -> hash, humans
     attempts: int = 1
     finished_at: float = 0.0  # seconds since the epoch
+
+    @property
+    def given_up(self) -> bool:
+        """Whether it is a trunk whose state is no longer kept: its cost is known, all else gone."""
+        return self.stage["kind"] in TRUNKS and "state" not in self.files
 
 
 class StageStore:
@@ -61,6 +66,11 @@ class StageStore:
                 f"{path}: is no stage record ({error}); delete this folder to train it again"
             ) from None
 
+    def finished(self, identity: str) -> Record | None:
+        """The record of a stage whose artifact is there, or None. Raises as `record` does."""
+        record = self.record(identity)
+        return None if record is None or record.given_up else record
+
     def file(self, identity: str, role: str) -> Path:
         """The path of one file of a finished stage's artifact."""
         record = self.record(identity)
@@ -84,6 +94,10 @@ class StageStore:
         folder = self.folder(stage.identity)
         folder.mkdir(parents=True, exist_ok=True)
         token = secrets.token_hex(4)
+        again = self.record(stage.identity)  # of a trunk that was given up and is needed after all
+        if again is not None and again.given_up:
+            cost = {name: value + again.cost[name] for name, value in cost.items()}
+            (folder / "record.json").unlink(missing_ok=True)
         files = {}
         for name, write_file in write.items():
             role, _, suffix = name.partition(".")
@@ -123,7 +137,24 @@ class StageStore:
     def trunks(self, line: str) -> dict[int, str]:
         """The finished trunks of a run: step -> identity. See `Stage.line`."""
         found = [path.name.split("-") for path in self._line(line).glob("*-*")]
-        return {int(step): identity for step, identity in found}
+        return {int(step): identity for step, identity in found if self.finished(identity)}
+
+    def give_up(self, identity: str) -> int:
+        """Delete a trunk's artifact and keep what it cost; if needed again it is trained again.
+
+        Returns the bytes that are free now.
+        """
+        record, folder = self.finished(identity), self.folder(identity)
+        if record is None:
+            return 0
+        written = folder / f"record-{secrets.token_hex(4)}.tmp"
+        written.write_text(json.dumps(asdict(replace(record, files={})), indent=1))
+        os.replace(written, folder / "record.json")
+        files = [folder / name for name in record.files.values()]
+        freed = sum(file.stat().st_size for file in files)
+        for file in files:
+            file.unlink()
+        return freed
 
     def _line(self, line: str) -> Path:
         return self.root / "trunks" / line

@@ -66,10 +66,10 @@ def run_stage(
         NonFiniteLoss: nothing was published; the last checkpoint stands.
         ValueError: the user's mistake, in words.
     """
-    if store.record(stage.identity) is not None:
+    if store.finished(stage.identity) is not None:
         return
     for role, needed in stage.inputs.items():
-        assert store.record(needed.identity) is not None, f"input {role} of {stage.kind} is missing"
+        assert store.finished(needed.identity), f"input {role} of {stage.kind} is missing"
     torch.set_num_threads(execution.cpus_per_worker)
     device = _device(execution)
     join_process_group(device)
@@ -94,7 +94,7 @@ def run_stage(
 
 def _publish(run: StageRun, outcome: Outcome) -> None:
     devices = world_size() if run.stage.kind in TRAINED else 1
-    if run.store.record(run.stage.identity) is not None:
+    if run.store.finished(run.stage.identity) is not None:
         return  # another was first, and what this one kept on the way is gone
     device_seconds = outcome.earlier_device_seconds + run.seconds() * devices
     run.store.publish(
