@@ -52,9 +52,10 @@ def run_stage(stage, store, datasets, execution, should_stop, probes=None) -> No
             from trainables.stage_run import StageStopped
 
             raise StageStopped
+    role = "state.json" if stage.kind.endswith("_trunk") else "data.json"
     store.publish(
         stage,
-        write={"data.json": lambda path: path.write_text(json.dumps(sorted(datasets)))},
+        write={role: lambda path: path.write_text(json.dumps(sorted(datasets)))},
         metrics={"accuracy": seed / 100, "ranks": group},
         cost={"device_seconds": 1.0, "clips": 0},
     )

@@ -1,0 +1,86 @@
+"""The order in which the `Stages` actor makes what is wanted: its own code, without Ray."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster import stages as stages_module
+from cluster.stages import Stages
+from tests.toy import toy_execution
+from trainables.config import Execution
+from trainables.stage import Stage
+from trainables.stage_store import Record, StageStore
+
+
+class WithoutWorkers(Stages):
+    """Trains nothing: a stage is published once all others had a turn. Keeps the order."""
+
+    def __init__(self, store: StageStore) -> None:
+        executions = {name: toy_execution() for name in ("mae", "align", "finetune", "tasks")}
+        super().__init__(store, executions, attempts=1, probes=None)
+        self.begun: list[Stage] = []
+
+    async def _alone(self, stage: Stage, execution: Execution) -> Record:
+        self.begun.append(stage)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        write = {"state.pt": lambda path: path.write_bytes(b"state")}
+        return self._store.publish(stage, write=write, metrics={}, cost={})
+
+
+@pytest.fixture
+def stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WithoutWorkers:
+    monkeypatch.setattr(stages_module, "what_is_short", lambda stage, execution: None)
+    return WithoutWorkers(StageStore(tmp_path))
+
+
+def trunk(step: int, **settings: Any) -> Stage:
+    return Stage(kind="align_trunk", settings={"align": {}, **settings, "step": step})
+
+
+def branch(step: int, **settings: Any) -> Stage:
+    inputs = {"trunk": trunk(step, **settings)}
+    return Stage(kind="align", settings={"length": step, **settings}, inputs=inputs)
+
+
+def bring(stages: Stages, *wanted: Stage) -> None:
+    """Trials that want these stages at the same time."""
+
+    async def all_of_them() -> None:
+        asked = [stages.want(stage, trial, [None]) for trial, stage in enumerate(wanted)]
+        await asyncio.gather(*asked)
+
+    asyncio.run(all_of_them())
+
+
+def test_of_the_trunks_of_a_run_the_shorter_are_made_first(stages: WithoutWorkers) -> None:
+    bring(stages, branch(30), branch(10), branch(20), branch(5, seed=1))
+    trunks = [stage.settings for stage in stages.begun if stage.kind == "align_trunk"]
+    assert [s["step"] for s in trunks if "seed" not in s] == [10, 20, 30]
+    assert [s["step"] for s in trunks][:2] == [10, 5] or [s["step"] for s in trunks][:2] == [5, 10]
+
+
+def test_a_shorter_trunk_that_nobody_wants_any_more_is_not_waited_for(
+    stages: WithoutWorkers,
+) -> None:
+    async def drop_the_shorter() -> None:
+        shorter = asyncio.ensure_future(stages.want(branch(10), 0, [None]))
+        await asyncio.sleep(0)
+        await stages.drop(0)
+        await stages.want(branch(20), 1, [None])
+        shorter.cancel()
+
+    asyncio.run(drop_the_shorter())
+    assert branch(20).identity in {stage.identity for stage in stages.begun}
+
+
+def test_a_trunk_that_is_followed_is_wanted_by_who_wants_the_longer_one(
+    stages: WithoutWorkers,
+) -> None:
+    followed = Stage(kind="align_trunk", settings={"align": {}, "step": 20}, after=trunk(10))
+    bring(stages, followed)
+    assert [stage.settings["step"] for stage in stages.begun] == [10, 20]
