@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from cluster.study import RungPoint
 from sweeps.objectives import Objective, fronts, gains, values_of
-from sweeps.sweep import EarlyStopping
+from sweeps.search_settings import EarlyStopping
 from trainables.config import TrialConfig
 from trainables.trial import trial_score
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from sweeps.sweep import GroupSettings
+from sweeps.search_settings import GroupSettings
 
 Objective = Literal["score", "gpu_hours"] | GroupSettings
 

@@ -44,7 +44,7 @@ def _plot_curve(
         axes.plot(xs, ys, "o-", ms=3, label=name)
     axes.plot(xs, [100 * point["mean"] for point in curve["points"]], "kD-", ms=3, label="mean")
     ends = [identity[:6] for identity in curve["between"].values()]
-    return _finish(
+    return finish(
         figure,
         axes,
         summary,
@@ -83,7 +83,7 @@ def _plot(
     random = [t for t in summary["trials"] if t["name"] == RANDOM_WEIGHTS and t["score"]]
     if random:
         axes.axhline(100 * random[0]["score"], color="grey", ls=":", label="score, random weights")
-    return _finish(figure, axes, summary, label, folder / f"{label.replace(' ', '_')}.png")
+    return finish(figure, axes, summary, label, folder / f"{label.replace(' ', '_')}.png")
 
 
 def new_axes(width: float = 6.5) -> tuple[Any, Any]:
@@ -96,7 +96,7 @@ def new_axes(width: float = 6.5) -> tuple[Any, Any]:
     return pyplot.subplots(figsize=(width, 4), layout="constrained")
 
 
-def _finish(figure: Any, axes: Any, summary: Mapping[str, Any], label: str, path: Path) -> Path:
+def finish(figure: Any, axes: Any, summary: Mapping[str, Any], label: str, path: Path) -> Path:
     axes.set(xlabel=label, ylabel="top-1 on the selection split, %", title=summary["sweep"])
     axes.set_xlim(-0.05, 1.05)
     figure.legend(loc="outside lower center", ncols=4, fontsize="small")

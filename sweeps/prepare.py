@@ -96,6 +96,7 @@ def prepare(sweep: Sweep, console: Console, *, dry_run: bool) -> Prepared:
     store = StageStore(sweep.storage / "stages")
     begun = warm_start(sweep, space, data, store)
     search = Search(sweep, space, [*given, *begun.given], data, earlier=begun.observations)
+    search.proposals.check([*given, *begun.given], search.trials)
     known = search.known()
     costs = StageCosts(data, store, settings.execution)
     return Prepared(
@@ -108,7 +109,7 @@ def prepare(sweep: Sweep, console: Console, *, dry_run: bool) -> Prepared:
         costs=costs,
         plan=make_plan(known, search.trials - len(known), data, costs),
         warm_start=begun,
-        notes=[*notes, *begun.notes],
+        notes=[*notes, *begun.notes, *search.proposals.lines(data)],
     )
 
 

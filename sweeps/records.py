@@ -19,7 +19,8 @@ from pydantic.dataclasses import dataclass
 
 from cluster.study import RungPoint
 
-Origin: TypeAlias = Literal["baseline", "point", "earlier", "suggested", "soup"]
+Origin: TypeAlias = Literal["baseline", "point", "earlier", "suggested", "proxy", "law", "soup"]
+CHOSEN: tuple[Origin, ...] = ("suggested", "proxy", "law")  # while the search goes on
 State: TypeAlias = Literal["waiting", "running", "complete", "failed", "pruned"]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 

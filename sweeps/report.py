@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.costs import duration
+from sweeps.law_plots import plot_laws
+from sweeps.law_report import law_lines, merge_lines
 from sweeps.pareto import pareto_lines, plot_pareto
 from sweeps.plots import plot_parallel, plot_scores
 from sweeps.report_page import html_page
@@ -54,11 +56,12 @@ def write_report(summary: Mapping[str, Any], plan_lines: list[str], folder: Path
     """report.md and its plots, and both as one page, report.html. Returns the files."""
     plots = plot_scores(summary, folder)
     fronts, parallel = plot_pareto(summary, folder), plot_parallel(summary, folder)
-    markdown = "\n".join(_lines(summary, plan_lines, plots, fronts, parallel)) + "\n"
+    laws = plot_laws(summary, folder)
+    markdown = "\n".join(_lines(summary, plan_lines, plots, fronts, parallel, laws)) + "\n"
     text, page = folder / "report.md", folder / "report.html"
     text.write_text(markdown)
     page.write_text(html_page(markdown, summary["sweep"], folder))
-    return [text, page, *plots, *fronts, *parallel]
+    return [text, page, *plots, *fronts, *parallel, *laws]
 
 
 def _lines(
@@ -67,6 +70,7 @@ def _lines(
     plots: list[Path],
     fronts: list[Path],
     parallel: list[Path],
+    laws: list[Path],
 ) -> list[str]:
     """The report from its answer down to how it came about."""
     trials, downstream = summary["trials"], summary["downstream"]
@@ -80,6 +84,9 @@ def _lines(
         *_answer(summary),
         *_figures(plots),
         *coefficient_lines(summary["curves"]),
+        *law_lines(summary),
+        *_figures(laws),
+        *merge_lines(summary),
         *score_table(trials, downstream, "Selection split, top-1 in %"),
         *score_table(on_report, downstream, "Report split, read once after the search, top-1 in %"),
         *method_table(on_report or trials, downstream),

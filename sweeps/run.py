@@ -11,6 +11,7 @@ from rich.console import Console
 from cluster.tracking import Tracker
 from search_spaces.simplex_parameter import SimplexParameter
 from search_spaces.space import Space
+from sweeps.curves import curve_stages
 from sweeps.heartbeat import Heartbeat
 from sweeps.live_report import LiveReport
 from sweeps.plan import plan_lines
@@ -18,7 +19,7 @@ from sweeps.plan_tree import print_plan
 from sweeps.prepare import Prepared, only_one, prepare
 from sweeps.records import write_json, write_sweep
 from sweeps.report import write_report, write_weights
-from sweeps.summary import curve_stages, make_summary, report_stages
+from sweeps.summary import make_summary, report_stages
 from sweeps.sweep import Sweep
 from sweeps.terminal import Terminal, print_leaderboard
 from sweeps.trunk_states import give_up_states
@@ -75,13 +76,14 @@ def run_sweep(
 def _run_what_is_not_done(prepared: Prepared, watch: Watch, terminal: Terminal) -> None:
     """Trials, then the report split of those that the sweep recommends. All done: starts no Ray."""
     search, store = prepared.search, prepared.store
+    merges = search.proposals.merges
 
     def missing(stages: list[Stage]) -> list[Stage]:
         return [stage for stage in stages if store.record(stage.identity) is None]
 
     def missing_after_search() -> list[Stage]:
         curve, report = curve_stages(search, prepared.data), report_stages(search, prepared.data)
-        return missing([*curve, *report])
+        return [*missing([*curve, *report]), *(merges.unscored() if merges else [])]
 
     if not search.unfinished() and (soup := search.add_soup()):  # asked for afterwards
         terminal.say(soup)
@@ -114,7 +116,26 @@ def _run_what_is_not_done(prepared: Prepared, watch: Watch, terminal: Terminal) 
                 scratch=prepared.sweep.folder / "tune",
             )
 
+        def score_merges() -> None:
+            """The given trials, then the merges of their weights, before anything is suggested."""
+            assert merges is not None
+            search.given_only = True
+            if search.unfinished():
+                run()
+            search.given_only = False
+            if not (to_score := merges.unscored()):
+                terminal.say("[red]not all experts were trained: there is nothing to merge[/red]")
+                return
+            terminal.say(f"scoring {len(merges.mixes)} merges of the baselines: nothing is trained")
+            heartbeat.expect(to_score)
+            try:
+                stages.want_all(to_score)
+            except StageFailed as error:
+                terminal.say(f"[red]the merges could not be scored:[/red] {error}")
+
         try:
+            if merges and merges.losses() is None:
+                score_merges()
             if search.unfinished():
                 run()
                 if soup := search.add_soup():

@@ -18,7 +18,8 @@ from search_spaces.study import Observation, Study
 from sweeps.early_stopping import reason_to_stop
 from sweeps.given import GivenTrial
 from sweeps.objectives import directions, values_of
-from sweeps.records import TrialRecord, read_records, write_record
+from sweeps.proposals import Proposals
+from sweeps.records import Origin, TrialRecord, read_records, write_record
 from sweeps.sampler_view import SamplerView
 from sweeps.soup import FinishedTrial, soup_of
 from sweeps.stage_facts import excess_repetition
@@ -52,6 +53,8 @@ class Search:
         self._on_change = on_change
         self._view = SamplerView(sweep, space)
         self.objectives = sweep.settings.search.objectives
+        self.given_only = False  # as long as it is set, nothing is handed out but given trials
+        self.proposals = Proposals(sweep, space, data)
         self._lock = threading.RLock()
         self.records = read_records(sweep.folder)
         # With nothing to suggest from, the given trials are all there are.
@@ -229,15 +232,23 @@ class Search:
         number = len(self.records)
         if self._ordinary() >= self.trials:
             return None
+        name: str | None = None
+        origin: Origin
+        left = self.trials - self._ordinary()
         if to_come := self._to_come():
             given = to_come[0]
             name, origin, values = given.name, given.origin, given.values
+            params = self._study.add(self._view.at_space(values)).params
+        elif self.given_only:
+            return None
+        elif proposed := self.proposals.next(self.records, left):
+            origin, values = proposed
             params = self._study.add(self._view.at_space(values)).params
         else:
             suggestion = self._study.ask()
             if suggestion is None:
                 return None
-            name, origin, values = None, "suggested", suggestion.values
+            origin, values = "suggested", suggestion.values
             params = suggestion.params
         record = TrialRecord(
             number=number,

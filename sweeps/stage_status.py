@@ -8,7 +8,7 @@ from statistics import mean, median
 from typing import Any
 
 from sweeps.costs import finished_records, measured_rates
-from sweeps.records import TrialRecord
+from sweeps.records import CHOSEN, TrialRecord
 from trainables.stage import TRAINED, canonical_hash, executed_as
 from trainables.stage_store import Record, StageStore
 
@@ -179,7 +179,7 @@ class SweepStages:
         for identity, price in prices.items():
             if trials := self._planned[identity]["trials"]:
                 added[min(trials)] = added.get(min(trials), 0.0) + price
-        suggested = [n for n, record in self._trials.items() if record.origin == "suggested"]
+        suggested = [n for n, record in self._trials.items() if record.origin in CHOSEN]
         if suggested:
             return mean(added[number] for number in suggested)
         return median(added.values()) if added else None

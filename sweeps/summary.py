@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from sweeps.curves import curve_summary
+from sweeps.law_summary import law_summary, merge_summary
 from sweeps.pareto import pareto
 from sweeps.records import TrialRecord
 from sweeps.search import Search
@@ -53,53 +54,6 @@ def report_stages(search: Search, data: Mapping[str, Dataset]) -> list[Stage]:
     ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Curve:
-    """The scores of all coefficients between two sets of weights; no more training, one pass."""
-
-    between: dict[str, str]  # endpoint -> identity of its weights
-    probes: dict[float, dict[str, Stage]]  # coefficient -> downstream dataset -> its probe
-
-
-def curves(search: Search, data: Mapping[str, Dataset]) -> list[Curve]:
-    """One for each pair of endpoints that some trial has averaged with `scored_together`."""
-    found: dict[tuple[str, ...], Curve] = {}
-    for record in search.records:
-        config = search.config(record)
-        average = config.average
-        coefficients = sorted({*average.scored_together, average.coefficient})
-        if record.state != "complete" or len(coefficients) < 2:
-            continue
-        if average.method not in ("interpolate", "wise_ft") or not config.align.epochs:
-            continue
-        weights = trial_stages(config, data).weights
-        between = {role: stage.identity for role, stage in weights.inputs.items()}
-        if tuple(between.values()) in found:
-            continue
-        found[tuple(between.values())] = Curve(
-            between=between,
-            probes={
-                coefficient: trial_stages(_at(config, coefficient), data).results["probe"]
-                for coefficient in coefficients
-            },
-        )
-    return list(found.values())
-
-
-def _at(config: TrialConfig, coefficient: float) -> TrialConfig:
-    average = config.average.model_copy(update={"coefficient": coefficient})
-    return config.model_copy(update={"average": average})
-
-
-def curve_stages(search: Search, data: Mapping[str, Dataset]) -> list[Stage]:
-    return [
-        stage
-        for curve in curves(search, data)
-        for probes in curve.probes.values()
-        for stage in probes.values()
-    ]
-
-
 def make_summary(
     sweep: Sweep, search: Search, data: Mapping[str, Dataset], store: StageStore
 ) -> dict[str, Any]:
@@ -118,7 +72,9 @@ def make_summary(
         "recommended": None,
         "trials": trials,
         "pareto": pareto(search),
-        "curves": _curves(search, data, store),
+        "curves": curve_summary(search, data, store),
+        "law": law_summary(search.proposals, search.records),
+        "merge_proxy": merge_summary(search.proposals, search.records),
         "counts": {
             state: sum(record.state == state for record in search.records)
             for state in ("complete", "failed", "pruned")
@@ -226,21 +182,6 @@ def _report(
         "intervals": intervals,
         "results": _results(stages, store),
     }
-
-
-def _curves(search: Search, data: Mapping[str, Dataset], store: StageStore) -> list[dict[str, Any]]:
-    """Top-1 on the selection split by coefficient, as far as it has been scored."""
-    found = []
-    for curve in curves(search, data):
-        points = []
-        for coefficient, probes in curve.probes.items():
-            known = {name: store.record(stage.identity) for name, stage in probes.items()}
-            scores = {name: r.metrics["accuracy"] for name, r in known.items() if r is not None}
-            if len(scores) == len(known):
-                mean = sum(scores.values()) / len(scores)
-                points.append({"coefficient": coefficient, "scores": scores, "mean": mean})
-        found.append({"between": curve.between, "points": points})
-    return found
 
 
 MEASURES = (

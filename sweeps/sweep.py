@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
+from sweeps.search_settings import SearchSettings
 from trainables.config import Execution, TrialConfig
 from trainables.data.demo_world.settings import WorldSettings
 from trainables.intermediate_probes import IntermediateProbes
@@ -21,7 +22,7 @@ from trainables.settings import (
     parse_yaml_value,
     with_overrides,
 )
-from trainables.training_settings import AsTuple, Positive
+from trainables.training_settings import Positive
 
 STORAGE_VARIABLE = "SWEEPS_HOME"
 EXECUTED_AS = ["mae", "align", "finetune", "tasks"]
@@ -37,94 +38,6 @@ class DatasetSettings(Settings):
     def _one(self) -> Self:
         if (self.catalog is None) == (self.demo_world is None):
             raise ValueError("give exactly one of 'catalog' (a file) and 'demo_world' (settings)")
-        return self
-
-
-class PointSettings(Settings):
-    """A trial that runs before the sampler is asked: the sweep's trial with some settings set."""
-
-    name: str
-    set: dict[str, Any]
-    real_humans: bool = False  # it pre-trains on real people: left out unless the sweep allows it
-
-
-class EarlyStopping(Settings):
-    """ASHA on probes of the model while it aligns; baselines and points are never stopped."""
-
-    # The trials at a rung are compared by the score's rule on the probes, or by non-dominated rank
-    # over the downstream datasets, or over the objectives.
-    by: Literal["score", "datasets", "objectives"]
-    rungs: Annotated[  # parts of the alignment: 0.25 is when a quarter of its clips is trained
-        tuple[Annotated[float, Field(gt=0, lt=1)], ...], AsTuple, Field(min_length=1)
-    ]
-    reduction_factor: Annotated[int, Field(ge=2)]  # 1 in so many goes on
-    train_clips: Positive  # a probe is fitted on, of each downstream dataset
-    selection_clips: Positive  # it is scored on
-
-    @model_validator(mode="after")
-    def _upwards(self) -> Self:
-        if list(self.rungs) != sorted(set(self.rungs)):
-            raise ValueError(f"rungs {list(self.rungs)} do not rise; write each once, in order")
-        return self
-
-
-class GroupSettings(Settings):
-    """An objective: the mean top-1 over some of the downstream datasets."""
-
-    name: str
-    mean_of: Annotated[tuple[str, ...], AsTuple, Field(min_length=1)]
-
-
-class MlflowSweep(Settings):
-    """A sweep that MLflow knows; `uri: null` is the server of this sweep."""
-
-    experiment: str  # which has the name of its sweep
-    uri: str | None
-
-
-class SearchSettings(Settings):
-    # A file of search_spaces/, relative to the sweep file; null: baselines and points alone.
-    space: str | None
-    sampler: Literal["cost_aware", "tpe", "gp", "random", "grid"]
-    seed: Annotated[int, Field(ge=0)]
-    # What the sampler is after: the score, device hours as if the trial shared no stage, the means
-    # over groups of datasets. The recommendation goes by the score alone.
-    objectives: Annotated[
-        tuple[Literal["score", "gpu_hours"] | GroupSettings, ...], AsTuple, Field(min_length=1)
-    ]
-    trials: Positive | None  # in all, with baselines and points; null: these alone
-    concurrent: Positive
-    baselines: bool  # random weights, each source alone, 1:1, proportional to size
-    points: Annotated[tuple[PointSettings, ...], AsTuple] = ()
-    greedy_soup: bool  # once all trials are done, one more: the greedy soup of their weights
-    early_stopping: EarlyStopping | None
-    # Earlier sweeps whose trials the sampler begins with: names in the same storage, or MLflow's.
-    warm_start: Annotated[tuple[str | MlflowSweep, ...], AsTuple]
-
-    @model_validator(mode="after")
-    def _an_end(self) -> Self:
-        if self.space is not None and self.trials is None:
-            raise ValueError("a search of a space needs a number of trials; give 'trials'")
-        names = [point.name for point in self.points]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"two points are called {name!r}; rename one")
-        objectives = [each if isinstance(each, str) else each.name for each in self.objectives]
-        for name in objectives:
-            if objectives.count(name) > 1:
-                raise ValueError(f"two objectives are called {name!r}; keep or rename one")
-        if self.sampler == "cost_aware" and len(objectives) > 1:
-            raise ValueError(
-                f"sampler 'cost_aware' improves one objective for its cost, {len(objectives)} are "
-                "given; choose tpe, gp or random, or keep one objective"
-            )
-        if objectives == ["gpu_hours"]:
-            raise ValueError(
-                "objectives is gpu_hours alone, for which the best trial is to train nothing; add "
-                "score, or a group of datasets"
-            )
-        if self.space is None and not self.points and not self.baselines:
-            raise ValueError("there is nothing to run: give a space, baselines or points")
         return self
 
 
@@ -181,6 +94,15 @@ class SweepSettings(Settings):
                         f"search.objectives: {name!r} is not in trial.downstream"
                         f"{nearest(name, list(self.trial.downstream))}"
                     )
+        law, downstream = self.search.law, list(self.trial.downstream)
+        for name in (law and law.weights) or {}:
+            if name not in downstream:
+                raise ValueError(
+                    f"search.law.weights: {name!r} is no downstream dataset"
+                    f"{nearest(name, downstream)}"
+                )
+        if law and law.weights is not None and not any(law.weights.values()):
+            raise ValueError("search.law.weights: no weight is above 0; raise one, or give null")
         return self
 
 
@@ -201,6 +123,8 @@ MAY_CHANGE = (
     "search.points",
     "search.greedy_soup",
     "search.warm_start",
+    "search.law",
+    "search.merge_proxy",
 )
 
 

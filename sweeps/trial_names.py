@@ -12,7 +12,7 @@ def trial_name(record: TrialRecord) -> str:
     """The given name, or what was suggested in a few words: '0.1 synthetic + 0.9 scenes'."""
     if record.name:
         return record.name
-    mixed = [_mixed(value) for value in record.values.values() if isinstance(value, Mapping)]
+    mixed = [in_words(value) for value in record.values.values() if isinstance(value, Mapping)]
     others = [
         f"{'.'.join(path.split('.')[-2:])} {f'{value:g}' if isinstance(value, float) else value}"
         for path, value in record.values.items()
@@ -21,5 +21,6 @@ def trial_name(record: TrialRecord) -> str:
     return ", ".join([*mixed, *others])
 
 
-def _mixed(shares: Mapping[str, Any]) -> str:
+def in_words(shares: Mapping[str, Any]) -> str:
+    """A mix: '0.1 synthetic + 0.9 scenes'."""
     return " + ".join(f"{float(share):g} {source}" for source, share in shares.items() if share)

@@ -18,7 +18,8 @@ from sweeps.given import GivenTrial
 from sweeps.objectives import values_of
 from sweeps.records import TrialRecord, flattened, read_json, read_records, read_sweep, write_json
 from sweeps.sampler_view import at, device_seconds
-from sweeps.sweep import MlflowSweep, Sweep
+from sweeps.search_settings import MlflowSweep
+from sweeps.sweep import Sweep
 from sweeps.trial_names import trial_name
 from trainables.data.catalog import Dataset
 from trainables.settings import nearest, with_overrides

@@ -36,7 +36,10 @@ ONLY_HERE = {
     "torchvision": {"trainables/models/timm_models.py"},
 }
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
-SETTINGS = ("trainables/config.py", "trainables/training_settings.py", "sweeps/sweep.py")
+SETTINGS = (
+    *("trainables/config.py", "trainables/training_settings.py"),
+    *("sweeps/sweep.py", "sweeps/search_settings.py"),
+)
 
 
 def imported(path: Path) -> set[str]:

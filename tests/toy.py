@@ -190,6 +190,8 @@ def toy_sweep_data(**overrides: Any) -> dict[str, Any]:
             "concurrent": 1,
             "early_stopping": None,
             "warm_start": [],
+            "law": None,
+            "merge_proxy": None,
         },
         "execution": {
             "mae": CPU,

@@ -166,18 +166,27 @@ def learned_average(trial: TrialConfig, dataset: Dataset, endpoints: list[Stage]
 
 def features(trial: TrialConfig, dataset: Dataset, weights: Stage, split: str) -> Stage:
     """Of one set of weights; of all coefficients together where the trial's is among them."""
-    together = trial.average.scored_together
+    if _shares_its_pass(trial, weights):
+        together = list(trial.average.scored_together)
+        return _features(trial, dataset, weights.inputs, split, {"coefficients": together})
+    return _features(trial, dataset, {"weights": weights}, split, {})
+
+
+def _features(
+    trial: TrialConfig,
+    dataset: Dataset,
+    inputs: dict[str, Stage],
+    split: str,
+    more: dict[str, Any],
+) -> Stage:
     settings = {
         "dataset": dataset.name,
         "split": split,
         "views": {"clips": 1, "crops": 1} if split == "train" else _json(trial.test),
         "max_unreadable": trial.probe.max_unreadable,
         **_model(trial),
+        **more,
     }
-    inputs = {"weights": weights}
-    if _shares_its_pass(trial, weights):
-        settings["coefficients"] = list(together)
-        inputs = weights.inputs
     return Stage(
         kind="features", settings=settings, data={dataset.name: dataset.content_hash}, inputs=inputs
     )
@@ -193,19 +202,43 @@ def _shares_its_pass(trial: TrialConfig, weights: Stage) -> bool:
 
 def probe(trial: TrialConfig, dataset: Dataset, weights: Stage, split: str) -> Stage:
     splits = ["train", "selection"] if split == "selection" else ["train", "selection", "report"]
+    more = {}
+    if _shares_its_pass(trial, weights):
+        more = {"coefficient": weights.settings["coefficient"]}
+    inputs = {name: features(trial, dataset, weights, name) for name in splits}
+    return _probe(trial, dataset, inputs, split, more)
+
+
+def _probe(
+    trial: TrialConfig,
+    dataset: Dataset,
+    inputs: dict[str, Stage],
+    split: str,
+    more: dict[str, Any],
+) -> Stage:
     settings = {
         "l2_grid": list(trial.probe.l2_grid),
         "neighbours": trial.probe.neighbours,
         "split": split,
         "classes": len(dataset.classes),
+        **more,
     }
-    if _shares_its_pass(trial, weights):
-        settings["coefficient"] = weights.settings["coefficient"]
-    return Stage(
-        kind="probe",
-        settings=settings,
-        inputs={name: features(trial, dataset, weights, name) for name in splits},
-    )
+    return Stage(kind="probe", settings=settings, inputs=inputs)
+
+
+def merged_probes(
+    trial: TrialConfig, dataset: Dataset, experts: list[Stage], mixes: list[list[float]]
+) -> list[Stage]:
+    """A probe on the selection split for each merge sum_k a_k W_k of the experts, all in one pass.
+
+    `mixes`: the a of each merge, one number an expert.
+    """
+    weights = {f"w{index}": expert for index, expert in enumerate(experts)}
+    inputs = {
+        split: _features(trial, dataset, weights, split, {"coefficients": mixes})
+        for split in ("train", "selection")
+    }
+    return [_probe(trial, dataset, inputs, "selection", {"coefficient": mix}) for mix in mixes]
 
 
 def trained_on_downstream(

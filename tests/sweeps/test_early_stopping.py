@@ -7,7 +7,7 @@ import pytest
 
 from cluster.study import RungPoint
 from sweeps.early_stopping import reason_to_stop
-from sweeps.sweep import EarlyStopping
+from sweeps.search_settings import EarlyStopping
 from tests.sweeps.test_search import make_search
 from tests.toy import STOPPING, at_rung, toy_trial
 from trainables.intermediate_probes import IntermediateProbes

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -14,7 +13,7 @@ from trainables.data.catalog import Clip
 from trainables.data.loader import Batch, eval_batches
 from trainables.settings import parse
 from trainables.stage_run import Outcome, StageRun
-from trainables.stages.average import interpolate
+from trainables.stages.average import combined, endpoints_of
 from trainables.stages.classification import EVALUATION_BATCH
 from trainables.stages.weights import trunk_from, writer
 from trainables.training_settings import ClipSettings, ModelSettings
@@ -23,8 +22,9 @@ from trainables.training_settings import ClipSettings, ModelSettings
 def run_features(run: StageRun) -> Outcome:
     """float16 features [N, V, D] with int64 label [N] and group [N] of the clips that can be read.
 
-    V views a clip. With `coefficients`, a file for each: `features_<i>` of the i-th point between
-    the endpoints w0 and w1, all from one decode. Their K sets of weights are held on the device
+    V views a clip. With `coefficients`, a file for each: `features_<i>` of the i-th mean of the
+    endpoints w0, w1, ..., all from one decode. A coefficient is a number, for a point between two
+    endpoints, or a list of one number an endpoint. Their K sets of weights are held on the device
     together (4 K bytes a parameter: 0.35 GB for each ViT-B), and the features of all in memory
     (2 K N V D bytes).
     """
@@ -37,10 +37,11 @@ def run_features(run: StageRun) -> Outcome:
     if coefficients is None:
         weights, names = [trunk.state_dict()], ["features"]
     else:
-        w0, w1 = (load_file(run.input_file(role, "weights")) for role in ("w0", "w1"))
+        endpoints = endpoints_of(run)
+        parts = [c if isinstance(c, list) else [1 - c, c] for c in coefficients]
         weights = [
-            {name: tensor.to(run.device) for name, tensor in interpolate(w0, w1, c).items()}
-            for c in coefficients
+            {name: tensor.to(run.device) for name, tensor in combined(endpoints, each).items()}
+            for each in parts
         ]
         names = [f"features_{index}" for index in range(len(coefficients))]
 
