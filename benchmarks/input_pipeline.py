@@ -1,0 +1,297 @@
+"""Clips a second and core from video files to what the model sees, ours and others, in one run.
+
+All read the same windows and take the same crops of files like those of Kinetics: 340 x 256 pixels,
+10 s, H.264 with a key frame every 10 s; and of the same files after `prepare_dataset`. A clip is 16
+frames of 2.7 s, cropped to 224 pixels and normalised. Whoever gives another frame than decord is
+told of. Seconds are CPU seconds of one process, so that the load of a machine counts little.
+
+    python benchmarks/input_pipeline.py                    12 files, 5 rounds
+    python benchmarks/input_pipeline.py --files 4 --rounds 1
+
+The others: a VideoMAE-style loader (decord's get_batch, PIL for each frame), the same on PyAV
+(seek, then every frame in turn), and on torchcodec where it is installed. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from trainables.data.augment import IMAGENET_MEAN, IMAGENET_STD, _random_crop  # noqa: E402
+from trainables.data.catalog import Clip, Dataset  # noqa: E402
+from trainables.data.clips import ClipReader  # noqa: E402
+from trainables.data.loader import training_batches  # noqa: E402
+from trainables.data.mixture import Mixture  # noqa: E402
+from trainables.data.reencode import Recipe, reencode  # noqa: E402
+from trainables.training_settings import AugmentSettings, ClipSettings, VideoReader  # noqa: E402
+
+WIDTH, HEIGHT, RATE, SECONDS = 340, 256, 25, 10
+CLIP = ClipSettings(frames=16, seconds=2.7, resolution=224, normalize="imagenet")
+AUGMENT = AugmentSettings(
+    crop_scale=(0.5, 1.0),
+    crop_ratio=(0.75, 1.33),
+    flip=False,
+    jitter=0.0,
+    rand_augment=None,
+    erasing=0.0,
+)
+RECIPE = Recipe(short_side=256, gop=1, crf=20)
+PEER = "videomae_style"
+
+Decode = Callable[[Path, list[int]], np.ndarray]  # uint8 [T, H, W, 3]
+
+
+def render(path: Path, seed: int) -> None:
+    """Ten seconds of a panning camera, moving things and sensor noise; one key frame."""
+    rng = np.random.default_rng(seed)
+    cells = rng.integers(0, 255, (40, 60, 3), dtype=np.uint8)
+    ground = cv2.resize(cells, (2 * WIDTH, 2 * HEIGHT), interpolation=cv2.INTER_CUBIC)
+    with av.open(str(path), "w") as container:
+        frames = str(RATE * SECONDS)
+        options = {"g": frames, "keyint_min": frames, "sc_threshold": "0", "crf": "23"}
+        stream = container.add_stream("libx264", rate=RATE, options=options)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for t in range(RATE * SECONDS):
+            left = int(WIDTH / 2 * (1 + np.sin(t / 40 + seed)))
+            top = int(HEIGHT / 2 * (1 + np.cos(t / 57)))
+            frame = ground[top : top + HEIGHT, left : left + WIDTH].copy()
+            for k in range(4):
+                x, y = 170 + 80 * np.sin(t / 9 + k), 128 + 60 * np.cos(t / 13 + 2 * k)
+                cv2.circle(frame, (int(x), int(y)), 18 + 5 * k, (40 * k, 200 - 30 * k, 90), -1)
+            noisy = np.clip(frame + rng.normal(0, 4, frame.shape), 0, 255).astype(np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(noisy, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+def dataset(folder: Path) -> Dataset:
+    files = sorted(folder.glob("*.mp4"))
+    return Dataset(
+        name="clips",
+        root=folder,
+        humans="none",
+        classes=("a",),
+        clips=tuple(Clip(path=f.name, label=0, group="", split="train") for f in files),
+        frame_rate=None,
+        content_hash="",
+    )
+
+
+def mixture(data: Dataset, clips: int, views: int) -> Mixture:
+    return Mixture(
+        sizes={"clips": len(data.clips)},
+        shares={"clips": 1},
+        granularity="clip",
+        batch_size=4,
+        seed=0,
+        total=clips * views,
+        views_per_clip=views,
+    )
+
+
+def ours(data: Dataset, stream: Mixture, reader: VideoReader) -> int:
+    """Our loader, in this process. Returns how many views it gave."""
+    batches = training_batches(
+        {"clips": data},
+        stream,
+        CLIP,
+        AUGMENT,
+        start_step=0,
+        stop_step=stream.total // stream.batch_size,
+        rank=0,
+        world_size=1,
+        workers=0,
+        video_reader=reader,
+        max_unreadable=0.0,
+        pairing=None,
+        resample={},
+    )
+    return sum(len(batch) for batch in batches)
+
+
+def theirs(data: Dataset, stream: Mixture, decode: Decode) -> int:
+    """The same views as a loader makes them that decodes, then treats every frame by PIL."""
+    for index in range(stream.total):
+        path, frames, rng = view(data, stream, index)
+        video = decode(path, frames)
+        top, left, height, width = _random_crop(video.shape[1], video.shape[2], AUGMENT, rng)
+        box, size = (left, top, left + width, top + height), (CLIP.resolution,) * 2
+        images = [
+            Image.fromarray(frame).crop(box).resize(size, Image.Resampling.BILINEAR)
+            for frame in video
+        ]
+        tensor = torch.from_numpy(np.stack([np.asarray(image) for image in images]))
+        tensor = tensor.permute(3, 0, 1, 2).contiguous().float().div(255)
+        tensor.sub_(torch.tensor(IMAGENET_MEAN)[:, None, None, None])
+        tensor.div_(torch.tensor(IMAGENET_STD)[:, None, None, None])
+    return stream.total
+
+
+def view(data: Dataset, stream: Mixture, index: int) -> tuple[Path, list[int], np.random.Generator]:
+    """The file and the frames of a view, and what its crop is drawn from."""
+    draw = stream.draw(index)
+    position = np.random.default_rng(draw.clip_seed).random()
+    reader = ClipReader(frames=CLIP.frames, seconds=CLIP.seconds, short_side=256, keep_bytes=0)
+    frames, _ = reader.window(RATE * SECONDS, RATE, position)
+    rng = np.random.default_rng(draw.seed)
+    rng.random()
+    return data.root / data.clips[draw.clip].path, frames, rng
+
+
+def by_decord(path: Path, frames: list[int]) -> np.ndarray:
+    import decord
+
+    batch: np.ndarray = decord.VideoReader(str(path), num_threads=1).get_batch(frames).asnumpy()
+    return batch
+
+
+def by_pyav(path: Path, frames: list[int]) -> np.ndarray:
+    found = {}
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        container.seek(int(frames[0] / RATE / stream.time_base), stream=stream)
+        for frame in container.decode(stream):
+            number = round(float(frame.pts * stream.time_base) * RATE)
+            if number in frames:
+                found[number] = frame.to_ndarray(format="rgb24")
+            if number >= frames[-1]:
+                break
+    return np.stack([found[number] for number in frames])
+
+
+def by_torchcodec(path: Path, frames: list[int]) -> np.ndarray:
+    from torchcodec.decoders import VideoDecoder
+
+    decoder = VideoDecoder(str(path), num_ffmpeg_threads=1, dimension_order="NHWC")
+    return np.asarray(decoder.get_frames_at(frames).data.numpy())
+
+
+def decoders(path: Path) -> dict[str, Decode]:
+    """Those that work here, by the name of the loader that stands on them."""
+    found: dict[str, Decode] = {PEER: by_decord, "pyav": by_pyav}
+    try:
+        by_torchcodec(path, [0])
+        found["torchcodec"] = by_torchcodec
+    except Exception as error:  # not installed, or it finds no ffmpeg
+        print(f"torchcodec is left out: {type(error).__name__}")
+    return found
+
+
+def wrong_frames(data: Dataset, stream: Mixture, decode: dict[str, Decode]) -> dict[str, int]:
+    """How many frames differ from those that decord reads one by one."""
+    wrong = dict.fromkeys([*decode, "ours_decord", "ours_pyav"], 0)
+    for index in range(0, stream.total, stream.views_per_clip):
+        path, frames, _ = view(data, stream, index)
+        position = np.random.default_rng(stream.draw(index).clip_seed).random()
+        right = by_decord(path, frames)
+        reads = {name: read(path, frames) for name, read in decode.items()}
+        for name in ("decord", "pyav"):
+            reader = ClipReader(
+                frames=CLIP.frames,
+                seconds=CLIP.seconds,
+                short_side=256,
+                keep_bytes=0,
+                video_reader=name,  # type: ignore[arg-type]
+            )
+            reads[f"ours_{name}"] = reader.read(path, position, None)
+        for name, read in reads.items():
+            differs = (read != right).any(axis=(1, 2, 3))
+            wrong[name] += int(differs.sum())
+    return wrong
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--files", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    result: dict[str, object] = {"benchmark": "input_pipeline", "files": arguments.files}
+    with tempfile.TemporaryDirectory() as scratch:
+        folders = {name: Path(scratch) / name for name in ("original", "prepared")}
+        for folder in folders.values():
+            folder.mkdir()
+        for number in range(arguments.files):
+            render(folders["original"] / f"{number}.mp4", number)
+        began = time.process_time()
+        for file in sorted(folders["original"].iterdir()):
+            reencode(file, folders["prepared"] / file.name, RECIPE, None)
+        result["prepare_seconds_a_file"] = round((time.process_time() - began) / arguments.files, 2)
+        sizes = {
+            name: sum(file.stat().st_size for file in folder.iterdir())
+            for name, folder in folders.items()
+        }
+        result["bytes_prepared_over_original"] = round(sizes["prepared"] / sizes["original"], 2)
+        decode = decoders(folders["original"] / "0.mp4")
+        for name, folder in folders.items():
+            data = dataset(folder)
+            one, four = (mixture(data, arguments.files, views) for views in (1, 4))
+            result[f"wrong_frames_{name}"] = wrong_frames(data, one, decode)
+            runs: dict[str, Callable[[], int]] = {
+                **{peer: _run(theirs, data, one, read) for peer, read in decode.items()},
+                "ours_decord": _run(ours, data, one, "decord"),
+                "ours_pyav": _run(ours, data, one, "pyav"),
+                f"{PEER}_4_views": _run(theirs, data, four, by_decord),
+                "ours_pyav_4_views": _run(ours, data, four, "pyav"),
+            }
+            result[name] = _measured(runs, arguments.rounds)
+    _print(result)
+    print(json.dumps(result))
+    return 0
+
+
+def _run(loader: Callable[..., int], *arguments: object) -> Callable[[], int]:
+    return lambda: loader(*arguments)
+
+
+def _measured(runs: dict[str, Callable[[], int]], rounds: int) -> dict[str, dict[str, float]]:
+    """Views a CPU second of each, and over the VideoMAE-style loader of the same round."""
+    rates: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            began = time.process_time()
+            views = run()
+            rates[name].append(views / (time.process_time() - began))
+    measured = {}
+    for name, values in rates.items():
+        base = rates[f"{PEER}_4_views" if name.endswith("4_views") else PEER]
+        ratios = sorted(value / other for value, other in zip(values, base, strict=True))
+        measured[name] = {
+            "views_a_second": round(statistics.median(values), 1),
+            "ratio": round(statistics.median(ratios), 2),
+            "ratio_least": round(ratios[0], 2),
+            "ratio_most": round(ratios[-1], 2),
+        }
+    return measured
+
+
+def _print(result: dict[str, object]) -> None:
+    for name in ("original", "prepared"):
+        print(f"\n{name} files            views/s/core   over {PEER} (least to most)")
+        for loader, row in result[name].items():  # type: ignore[attr-defined]
+            print(
+                f"  {loader:26} {row['views_a_second']:8.1f}   {row['ratio']:5.2f} "
+                f"({row['ratio_least']:.2f} to {row['ratio_most']:.2f})"
+            )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
