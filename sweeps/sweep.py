@@ -112,6 +112,8 @@ MAY_CHANGE = (
     "storage",
     "execution",
     "tracking",
+    "trial.mae.branch_epochs",  # who shares a trunk, not what comes of it
+    "trial.align.branch_epochs",
     "space",  # stored trials are encoded anew, by their values
     "search.space",
     "search.sampler",
