@@ -28,9 +28,9 @@ def test_one_device_takes_the_sum_and_many_take_the_longest_chain() -> None:
 
 
 def test_who_unblocks_the_longest_chain_runs_first() -> None:
-    tasks = {"short": task(5), "long": task(5), "behind": task(20, "long")}
-    assert critical_paths(tasks) == {"short": 5, "long": 25, "behind": 20}
-    assert makespan(tasks, 1) == 30
+    tasks = {"a": task(6), "b": task(6), "long": task(6), "behind": task(12, "long")}
+    assert critical_paths(tasks) == {"a": 6, "b": 6, "long": 18, "behind": 12}
+    assert makespan(tasks, 2) == 18  # after a and b it would be 24
     other = {"a": task(3), "b": task(3), "c": task(2), "d": task(2), "e": task(2, "c")}
     assert makespan(other, 2) == 7  # c and a, b and e, d: by hand
 
