@@ -8,7 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from cluster.tracking import ENVIRONMENT, scrubbed
+from cluster.scrubbed import scrubbed
+from cluster.tracking import ENVIRONMENT
 
 SUMMARY = "summary.json"
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,17 +17,17 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from cluster.run_contents import (
+    ENDED,
     Contents,
     as_metrics,
     as_parameters,
     as_tags,
+    missing_points,
     stage_title,
-    stages_view,
-    trials_view,
 )
+from cluster.run_views import stages_view, trials_view
 
-REACH_SECONDS = 10.0  # how long a server may take to answer for the first time
-ENDED = ("FINISHED", "FAILED", "KILLED")
+PAGE = 1000  # runs that are read with one request
 LEADERBOARD, STAGES = "leaderboard", "stages"  # views of the runs table
 UNUSABLE = (MlflowException, SQLAlchemyError, OSError)  # requests' errors are OSErrors
 
@@ -40,55 +39,111 @@ class Run:
     run_id: str
     name: str
     status: str
-    parameters: dict[str, str]
     tags: dict[str, str]
+    parameters: dict[str, str]
     metrics: dict[str, float]  # the latest value of each
+    whole: bool = True  # tags, parameters and metrics are all there, not only what finds the run
 
 
 class MlflowRuns:
-    """The runs of one sweep, found by their tags `sweep`, `kind` and `key`, read once."""
+    """The runs of one sweep, found by their tags `sweep`, `kind` and `key`, read once.
 
-    def __init__(self, uri: str, sweep: str, artifact_root: str | None) -> None:
-        """Connect, and make the experiment (named `sweep`) where it is missing.
+    A sweep that continues may have thousands that have ended. Of trials little is kept, stages
+    are read only when they are needed.
+    """
+
+    def __init__(self, client: MlflowClient, sweep: str, artifact_root: str | None) -> None:
+        """Find the experiment (named `sweep`), or make it, and read its runs.
 
         Raises:
             ValueError: the experiment was deleted.
-            UNUSABLE: MLflow does not answer within REACH_SECONDS, or refuses.
+            UNUSABLE: MLflow does not answer, or refuses.
         """
         self.sweep = sweep
-        self._client = connect(uri)
+        self._client = client
         self.experiment_id = self._find_experiment(artifact_root)
-        self.load()
+        self._runs: dict[tuple[str, str], Run] = {}
+        self._absent: set[tuple[str, str]] = set()  # looked for in vain
+        self._read("tags.kind = 'sweep'", whole=True)
+        self._continued = bool(self._runs)
+        self._read("tags.kind = 'trial'", whole=False)
+        self._read("tags.kind = 'stage' and attributes.status != 'FINISHED'", whole=True)
+        for kind, key in self.unfinished("stage"):
+            self.read_again(kind, key)  # it may be a twin of one that is finished
 
     def get(self, kind: str, key: str) -> Run | None:
+        """What is known here of the run; None also for a stage that an earlier process told."""
         return self._runs.get((kind, key))
 
-    def load(self) -> None:
-        """Read all runs of the sweep again."""
-        self._runs: dict[tuple[str, str], Run] = {}
+    def unfinished(self, kind: str) -> list[tuple[str, str]]:
+        """The kinds and keys of those that are known and have not ended."""
+        return [
+            n for n, run in list(self._runs.items()) if n[0] == kind and run.status == "RUNNING"
+        ]
+
+    def read_again(self, kind: str, key: str) -> None:
+        """Read one run as it is now: MLflow may have done what it could not confirm."""
+        self._runs.pop((kind, key), None)
+        self._read(f"tags.kind = '{kind}' and tags.key = '{key}'", whole=True)
+
+    def _find(self, kind: str, key: str) -> Run | None:
+        """The run, whole, wherever it is."""
+        run = self._runs.get((kind, key))
+        unread = kind == "stage" and self._continued and (kind, key) not in self._absent
+        if (run is None and unread) or (run is not None and not run.whole):
+            self.read_again(kind, key)
+            run = self._runs.get((kind, key))
+            if run is None:
+                self._absent.add((kind, key))
+        return run
+
+    def _read(self, wanted: str, *, whole: bool) -> None:
+        """Read runs. Of twins, made by a request that was taken for lost, the fullest stays."""
+        fullness: dict[tuple[str, str], int] = {}
+        twins = []
+        for run in self._search(f"tags.sweep = '{self.sweep}' and {wanted}"):
+            name = run.tags["kind"], run.tags["key"]
+            full = len(run.tags) + len(run.parameters) + len(run.metrics)
+            if name in fullness:
+                twins.append(run if full <= fullness[name] else self._runs[name])
+                if full <= fullness[name]:
+                    continue
+            fullness[name], self._runs[name] = full, run
+            if not whole:
+                self._shorten(name)
+        for twin in twins:
+            self._client.delete_run(twin.run_id)
+
+    def _search(self, wanted: str) -> Iterator[Run]:
+        """The runs that have a kind and a key, the oldest first."""
         token = None
         while True:
             page = self._client.search_runs(
                 [self.experiment_id],
-                max_results=1000,
+                wanted,
+                max_results=PAGE,
                 order_by=["attributes.start_time ASC"],
                 page_token=token,
             )
             for run in page:
-                tags = run.data.tags
-                if tags.get("sweep") == self.sweep and "kind" in tags and "key" in tags:
-                    held = Run(
+                if "kind" in run.data.tags and "key" in run.data.tags:
+                    yield Run(
                         run_id=run.info.run_id,
                         name=run.info.run_name,
                         status=run.info.status,
+                        tags=run.data.tags,
                         parameters=run.data.params,
-                        tags=tags,
                         metrics=run.data.metrics,
                     )
-                    self._runs.setdefault((tags["kind"], tags["key"]), held)
             token = page.token
             if not token:
                 return
+
+    def _shorten(self, name: tuple[str, str]) -> None:
+        """Forget most of a run that has ended: thousands of them would fill the memory."""
+        run = self._runs[name]
+        if run.status in ENDED[name[0]]:
+            run.tags, run.parameters, run.metrics, run.whole = {}, {}, {}, False
 
     def page(self, view: str = LEADERBOARD) -> str:
         """The page of a view of the runs, relative to MLflow's address."""
@@ -97,6 +152,20 @@ class MlflowRuns:
     @property
     def links(self) -> str:
         return f"[Leaderboard of the trials]({self.page()}) · [Stages]({self.page(STAGES)})"
+
+    def _note(self, contents: Contents, run_id: str) -> str:
+        """The note, and links: a sweep's to its tables and reports, a trial's to its stages."""
+        here = f"#/experiments/{self.experiment_id}/runs"
+        if contents.kind == "sweep":
+            reports = [f.name for f in contents.artifacts if f.suffix in (".html", ".md")]
+            links = [f"[{name}]({here}/{run_id}/artifacts/{name})" for name in reports]
+            return "\n\n".join([" · ".join([self.links, *links]), contents.note])
+        linked = [(role, key, self._find("stage", key)) for role, key in contents.stages.items()]
+        links = [
+            f"- {role}: " + (f"[{stage.name}]({here}/{stage.run_id})" if stage else key)
+            for role, key, stage in linked
+        ]
+        return "\n\n".join(part for part in (contents.note, "\n".join(links)) if part)
 
     def describe_experiment(self, datasets: Sequence[str], varied: Sequence[str]) -> None:
         """Give the experiment two views: its trials, best first, and its stages, newest first."""
@@ -113,14 +182,12 @@ class MlflowRuns:
 
     def write(self, contents: Contents) -> None:
         """Write what MLflow lacks of `contents`; nothing where it lacks nothing."""
-        run = self.get(contents.kind, contents.key) or self._create(contents)
+        run = self._find(contents.kind, contents.key) or self._create(contents)
         at = int(contents.at * 1000)
-        # Of a trial or stage that has ended, only the end, missing points and parameters are news;
-        # but a stage that failed may be tried again, and a sweep be continued.
-        lasting = {"sweep": (), "trial": ENDED, "stage": ("FINISHED",)}[contents.kind]
-        late = contents.status == "RUNNING" and run.status in lasting
+        # Of a run that has ended, only the end, missing points and parameters are news.
+        late = contents.status == "RUNNING" and run.status in ENDED[contents.kind]
         status = run.status if late else contents.status
-        tags = {} if late else self._tags(contents, run)
+        tags = {} if late else {**self._outdated(run), **self._tags(contents, run.run_id)}
 
         parameters = as_parameters(contents.parameters)
         for key, value in parameters.items():
@@ -129,14 +196,8 @@ class MlflowRuns:
         parameters = {k: v for k, v in parameters.items() if k not in run.parameters}
         tags = {k: v for k, v in tags.items() if run.tags.get(k) != v}
 
-        last = run.metrics.get("epoch", -1.0)
-        curves = [
-            Metric(key, value, at, int(point["epoch"]))
-            for point in contents.points
-            if point["epoch"] > last
-            # `epoch` comes last: it says that the whole point is there
-            for key, value in sorted(as_metrics(point).items(), key=lambda item: item[0] == "epoch")
-        ]
+        points = missing_points(contents, run.metrics.get("epoch", -1.0))
+        curves = [Metric(*point) for point in points]
         metrics = {**run.metrics, **{metric.key: metric.value for metric in curves}}
         ending = {k: v for k, v in as_metrics(contents.metrics).items() if metrics.get(k) != v}
         step = max(int(metrics.get("epoch", 0)), 0)
@@ -154,6 +215,7 @@ class MlflowRuns:
         for path, content_hash in contents.artifacts.items():
             self._upload(run, path, content_hash)
         self._set_status(run, status, contents.name or run.name, at)
+        self._shorten((contents.kind, contents.key))
 
     def _find_experiment(self, artifact_root: str | None) -> str:
         experiment = self._client.get_experiment_by_name(self.sweep)
@@ -169,12 +231,13 @@ class MlflowRuns:
 
     def _create(self, contents: Contents) -> Run:
         tags = {"sweep": self.sweep, "kind": contents.kind, "key": contents.key}
+        tags |= self._tags(contents, "")
         if contents.kind != "sweep":
             tags["mlflow.parentRunId"] = self._runs["sweep", self.sweep].run_id
         kind = contents.tags.get("stage_kind", contents.kind)
         created = self._client.create_run(
             self.experiment_id,
-            start_time=int(contents.at * 1000),
+            start_time=int(1000 * (contents.began or contents.at)),
             tags=tags,
             run_name=contents.name or stage_title(kind, contents.key),
         )
@@ -189,18 +252,12 @@ class MlflowRuns:
         self._runs[contents.kind, contents.key] = run
         return run
 
-    def _tags(self, contents: Contents, run: Run) -> dict[str, str]:
-        links = "".join(f"\n- {role}: {self._link(key)}" for role, key in contents.stages.items())
-        note = "\n\n".join(part for part in (contents.note, links) if part)
-        outdated = {"reason": ""} if "reason" in run.tags else {}  # it failed, and was run again
-        noted = {"mlflow.note.content": note} if note else {}
-        return as_tags({**outdated, **contents.tags, **noted})
+    def _tags(self, contents: Contents, run_id: str) -> dict[str, str]:
+        note = self._note(contents, run_id)
+        return as_tags({**contents.tags, **({"mlflow.note.content": note} if note else {})})
 
-    def _link(self, identity: str) -> str:
-        run = self.get("stage", identity)
-        if run is None:
-            return identity
-        return f"[{run.name}](#/experiments/{self.experiment_id}/runs/{run.run_id})"
+    def _outdated(self, run: Run) -> dict[str, str]:
+        return {"reason": ""} if "reason" in run.tags else {}  # it failed, and was run again
 
     def _upload(self, run: Run, path: Path, content_hash: str) -> None:
         tag = f"artifact.{path.name}"
@@ -219,39 +276,23 @@ class MlflowRuns:
 
 
 def may_pass(error: Exception) -> bool:
-    """Whether the same call may succeed later: a server that is away, a database that is busy."""
+    """Whether the same call may succeed later: a server that is away, a database that is busy.
+
+    So may one that is denied (401, 403): who runs the server can mend it.
+    """
     if isinstance(error, MlflowException):
         status = error.get_http_status_code()
-        return status >= 500 or status in (408, 429)
-    return isinstance(error, UNUSABLE)
+        return status >= 500 or status in (401, 403, 408, 429)
+    return isinstance(error, UNUSABLE) and not isinstance(error, FileNotFoundError)
 
 
 def connect(uri: str) -> MlflowClient:
-    """A client that has had an answer."""
+    """A client that has had an answer. Raises UNUSABLE without one."""
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells how it makes its tables
-    clients: list[MlflowClient] = []
-    errors: list[Exception] = []
-
-    def contact() -> None:
-        try:
-            client = MlflowClient(tracking_uri=uri)
-            client.search_experiments(max_results=1)
-            clients.append(client)
-        except Exception as error:
-            errors.append(error)
-
     if uri.startswith("sqlite:///"):
         path = Path(uri.removeprefix("sqlite:///"))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.open("ab").close()  # where this fails, MLflow would try for minutes
-        contact()
-    else:
-        # A look-up of a host's name, or a database's driver, has time limits of its own.
-        thread = threading.Thread(target=contact, daemon=True)
-        thread.start()
-        thread.join(REACH_SECONDS)
-    if errors:
-        raise errors[0]
-    if not clients:
-        raise TimeoutError(f"no answer within {REACH_SECONDS:.0f} s")
-    return clients[0]
+    client = MlflowClient(tracking_uri=uri)
+    client.search_experiments(max_results=1)
+    return client

@@ -13,6 +13,9 @@ from typing import Any
 
 PARAMETER_LIMIT, TAG_LIMIT, KEY_LIMIT = 6000, 8000, 250  # MLflow's, in characters
 STATUS = {"complete": "FINISHED", "failed": "FAILED", "pruned": "KILLED"}
+# In which a run stays when it is told that it runs. A stage that failed or was stopped may be tried
+# again, and a sweep be continued.
+ENDED = {"sweep": (), "trial": ("FINISHED", "FAILED", "KILLED"), "stage": ("FINISHED",)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +29,32 @@ class Contents:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
-    points: Sequence[Mapping[str, float]] = ()  # of curves, each with its `epoch`
+    # Of curves, each with its `epoch` and, where it is known, the `time` when it was there.
+    points: Sequence[Mapping[str, float]] = ()
     stages: Mapping[str, str] = field(default_factory=dict)  # role -> identity, for the note
     note: str = ""  # Markdown
     artifacts: Mapping[Path, str] = field(default_factory=dict)  # file -> hash of its content
     at: float = field(default_factory=time.time)  # seconds since the epoch
+    began: float | None = None  # when the run did, where that was before `at`
+
+    def followed_by(self, later: Contents) -> Contents:
+        """What the run should hold after both."""
+        late = later.status == "RUNNING" and self.status in ENDED[self.kind]
+        return Contents(
+            kind=self.kind,
+            key=self.key,
+            status=self.status if late else later.status,
+            name=later.name or self.name,
+            parameters={**self.parameters, **later.parameters},
+            tags={**self.tags, **({} if late else later.tags)},
+            metrics={**self.metrics, **later.metrics},
+            points=[*self.points, *later.points],
+            stages=later.stages or self.stages,
+            note=later.note or self.note,
+            artifacts={**self.artifacts, **later.artifacts},
+            at=self.at if late else later.at,
+            began=self.at if self.began is None else self.began,
+        )
 
 
 def of_trial(
@@ -39,12 +63,14 @@ def of_trial(
     metrics: Mapping[str, Any],
     stages: Mapping[str, str],
     reason: str | None,
+    at: float,
 ) -> Contents:
     """A trial that has ended: complete, failed or pruned."""
     return Contents(
         kind="trial",
         key=str(number),
         status=STATUS[state],
+        at=at,
         tags={
             "state": state,
             **{f"stage.{role}": identity for role, identity in stages.items()},
@@ -56,16 +82,16 @@ def of_trial(
     )
 
 
-def of_stage(record: Mapping[str, Any], inherited: Sequence[str]) -> Contents:
-    """A finished stage from its record as a dict; `inherited`: the datasets its inputs name."""
+def of_stage(record: Mapping[str, Any], datasets: Sequence[str]) -> Contents:
+    """A finished stage from its record as a dict; `datasets` are those it or its inputs name."""
     stage = record["stage"]
-    datasets = sorted(stage["data"]) or sorted(set(inherited))
     realised = record["mixture"].get("realised", {})
     total = sum(realised.values())
     return Contents(
         kind="stage",
         key=record["identity"],
         status="FINISHED",
+        at=record["finished_at"],
         name=_stage_name(record["identity"], stage, datasets),
         parameters={
             **stage["settings"],
@@ -100,14 +126,33 @@ def of_stage(record: Mapping[str, Any], inherited: Sequence[str]) -> Contents:
     )
 
 
-def of_failed_stage(identity: str, kind: str, reason: str) -> Contents:
+def of_unfinished_stage(identity: str, kind: str, state: str, reason: str) -> Contents:
+    """A stage that failed, or was stopped because no trial wanted it any more."""
     return Contents(
         kind="stage",
         key=identity,
-        status="FAILED",
-        tags={"state": "failed", "stage_kind": kind, "reason": reason},
-        note=_note("failed", {}, reason),
+        status={"failed": "FAILED", "stopped": "KILLED"}[state],
+        tags={"state": state, "stage_kind": kind, "reason": reason},
+        note=_note(state, {}, reason),
     )
+
+
+def missing_points(contents: Contents, last_epoch: float) -> list[tuple[str, float, int, int]]:
+    """Key, value, time in ms and step of the points past `last_epoch`, in order, each once.
+
+    Times come from the points, so that one which is sent twice, because MLflow took it without
+    saying so, is the same metric, and MLflow keeps one.
+    """
+    by_epoch = {point["epoch"]: point for point in contents.points}
+    start = contents.at if contents.began is None else contents.began
+    return [
+        (key, value, int(1000 * point.get("time", start)), int(epoch))
+        for epoch, point in sorted(by_epoch.items())
+        if epoch > last_epoch
+        # `epoch` comes last: it says that the whole point is there
+        for key, value in sorted(as_metrics(point).items(), key=lambda item: item[0] == "epoch")
+        if key != "time"
+    ]
 
 
 def stage_title(kind: str, identity: str) -> str:
@@ -125,40 +170,6 @@ def _stage_name(identity: str, stage: Mapping[str, Any], datasets: Sequence[str]
     else:
         what = " ".join([", ".join(datasets), settings.get("split", "")]).strip()
     return f"{kind} {what} · {identity[:6]}" if what else stage_title(kind, identity)
-
-
-def trials_view(datasets: Sequence[str], varied: Sequence[str]) -> dict[str, Any]:
-    """MLflow's table of the trials, best first."""
-    columns = [
-        "metrics.`score`",
-        *(f"metrics.`accuracy/{name}`" for name in datasets),
-        *(f"params.`{key}`" for key in varied),
-        "tags.`state`",
-    ]
-    return _view("trial", "metrics.`score`", columns)
-
-
-def stages_view() -> dict[str, Any]:
-    """MLflow's table of the stages, newest first."""
-    scores = ("accuracy", "top5", "mean_class_accuracy", "knn_accuracy")
-    metrics = ("loss", *scores, "cost/device_seconds", "cost/clips")
-    columns = [*(f"metrics.`{key}`" for key in metrics), "tags.`state`"]
-    return _view("stage", "attributes.`Created`", columns)
-
-
-def _view(kind: str, order_by: str, columns: Sequence[str]) -> dict[str, Any]:
-    """What "Share" in MLflow's runs table would keep; columns are as wide as their names."""
-    return {
-        "searchFilter": f'tags.kind = "{kind}"',
-        "orderByKey": order_by,
-        "orderByAsc": False,
-        "selectedColumns": columns,
-        "columnOrder": ["attributes.`Run Name`", "attributes.`Date`", *columns],
-        "columnWidths": {
-            "attributes.`Run Name`": 300,
-            **{column: max(90, 7 * len(column) - 20) for column in columns},
-        },
-    }
 
 
 def as_parameters(nested: Mapping[str, Any]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from cluster.tracking import Tracker
+from cluster.tracking import AWAY_SECONDS, Tracker
 from search_spaces.simplex_parameter import SimplexParameter
 from search_spaces.space import Space
 from sweeps.curves import curve_stages
@@ -54,16 +54,18 @@ def run_sweep(
             watch.catch_up()
             prepared.search.listen(watch.changed)
             _run_what_is_not_done(prepared, watch, terminal)
-        summary = _write_answer(prepared, tracker)
+            _send_the_rest(tracker, watch, terminal)
+            summary = _write_answer(prepared, tracker)
+            _send_the_rest(tracker, watch, terminal)
         if not prepared.search.unfinished():
             if said := give_up_states(prepared.search, prepared.data, prepared.store):
                 console.print(said)
     print_leaderboard(summary, console)
     console.print(f"Report: {sweep.folder / 'report.html'}", soft_wrap=True)
-    if sweep.tracking_uri is None:
+    if tracker.page and sweep.tracking_uri is None:
         console.print(f"MLflow: `make ui STORAGE={sweep.storage}`, then", soft_wrap=True)
         console.print(f"        http://localhost:5000/{tracker.page}", soft_wrap=True)
-    else:
+    elif tracker.page:
         console.print(f"MLflow: {tracker.page} behind the server's address", soft_wrap=True)
     if tracker.unsent:
         console.print(
@@ -155,6 +157,17 @@ def _run_what_is_not_done(prepared: Prepared, watch: Watch, terminal: Terminal) 
             watch.stop()
             heartbeat.stop()
             report_so_far.stop()
+        watch.catch_up()
+
+
+def _send_the_rest(tracker: Tracker, watch: Watch, terminal: Terminal) -> None:
+    if tracker.away:
+        terminal.say(
+            f"{tracker.unsent} updates wait for MLflow, which does not answer; trying "
+            f"{AWAY_SECONDS:.0f} s more"
+        )
+    tracker.wait()
+    watch.note_runs()
 
 
 def _write_answer(prepared: Prepared, tracker: Tracker) -> dict[str, Any]:
@@ -163,9 +176,9 @@ def _write_answer(prepared: Prepared, tracker: Tracker) -> dict[str, Any]:
     summary, report = _write_report(prepared)
     write_json(folder / "summary.json", summary)
     weights = write_weights(summary, prepared.store, folder)
-    tracker.finish(
-        _answer(summary), _metrics(summary), [folder / "summary.json", *report, *weights]
-    )
+    answer = [_answer(summary), "Planned at its last start:", *plan_lines(prepared.plan)]
+    files = [folder / "summary.json", *report, *weights]
+    tracker.finish("\n\n".join(answer), _metrics(summary), files)
     return summary
 
 
@@ -213,6 +226,7 @@ def _start_tracker(prepared: Prepared) -> Tracker:
         tags,
         datasets=sweep.settings.trial.downstream,
         varied=_varied(prepared.space),
+        must_answer=not prepared.search.records,  # a mistake in the address shows at the start
     )
     return tracker
 

@@ -71,6 +71,16 @@ class TrackingSettings(Settings):
 
     uri: str | None
 
+    @model_validator(mode="after")
+    def _no_password(self) -> Self:
+        if self.uri is not None and "@" in self.uri.partition("://")[2].partition("/")[0]:
+            raise ValueError(
+                "uri holds a user or a password, and settings are stored and shown; give the "
+                "address alone, and MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the "
+                "environment"
+            )
+        return self
+
 
 class SweepSettings(Settings):
     """A sweep file, whole."""

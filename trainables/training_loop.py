@@ -99,7 +99,11 @@ def train(
             busy = [part for part in gathered(run.gpu.since_last()) if part is not None]
             if rank() == 0:
                 seconds = progress.device_seconds / world_size() + run.seconds()
-                times = {"clips_per_second": clips_per_second, "seconds": seconds}
+                times = {
+                    "clips_per_second": clips_per_second,
+                    "seconds": seconds,
+                    "time": time.time(),  # of day; a point told twice has the same
+                }
                 if busy:
                     times["gpu_utilisation"] = sum(busy) / len(busy)
                 point = {"epoch": epoch, **progress.point, "lr": lr, **times}

@@ -27,7 +27,11 @@ LEFT_OUT = (
     "sweeps/__pycache__/run.cpython-311.pyc",
     "build/lib/sweeps/run.py",
     ".env",
+    ".env.local",
+    ".netrc",
+    "cluster/launch/.env",
     "cluster/ray.token",
+    "key.pem",
 )
 KEPT = ("my.yaml", "sweeps/catalogs/mine.yaml", "search_spaces/mine.yaml", "my_list.csv")
 
@@ -71,7 +75,11 @@ def test_a_job_uploads_the_code_and_neither_results_data_environments_nor_secret
         path = project / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:
+            file.write(b"planted-secret")
             file.truncate(64 * MEBIBYTE)
     package = tmp_path / "package.zip"
     assert {name for name in uploaded(project, package) if not name.endswith("/")} == wanted
     assert package.stat().st_size < 2 * MEBIBYTE
+    with zipfile.ZipFile(package) as file:
+        others = [name for name in file.namelist() if not name.startswith("tests/")]
+        assert not any(b"planted-secret" in file.read(name) for name in others)

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,20 +48,25 @@ def command(sweep: Path, *arguments: str) -> list[str]:
     return [sys.executable, str(ROOT / "sweeps" / "mixing.py"), str(sweep), *arguments]
 
 
-def environment() -> dict[str, str]:
+def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     """Ours without what would point at another Ray, or at the cluster tests' stand-in."""
     others = ("RAY_", "SWEEPS_", "MLFLOW_", "PYTHONPATH")
-    return {key: value for key, value in os.environ.items() if not key.startswith(others)}
+    ours = {key: value for key, value in os.environ.items() if not key.startswith(others)}
+    return {**ours, **(more or {})}
 
 
 def run_to_end(
-    sweep: Path, *arguments: str, folder: Path | None = None, seconds: float = 400
+    sweep: Path,
+    *arguments: str,
+    folder: Path | None = None,
+    seconds: float = 400,
+    more: Mapping[str, str] | None = None,
 ) -> str:
     """Run the command to its end, in `folder` or where the sweep is; returns what it printed."""
     done = subprocess.run(
         command(sweep, *arguments),
         cwd=folder or sweep.parent,
-        env=environment(),
+        env=environment(more),
         capture_output=True,
         text=True,
         timeout=seconds,
@@ -70,11 +75,16 @@ def run_to_end(
     return done.stdout
 
 
-def run_until(sweep: Path, moment: Callable[[], bool], seconds: float = 300) -> None:
+def run_until(
+    sweep: Path,
+    moment: Callable[[], bool],
+    seconds: float = 300,
+    more: Mapping[str, str] | None = None,
+) -> None:
     """Start the command; at `moment` kill it and all that it started with SIGKILL."""
     with (sweep.parent / "killed.log").open("a") as log:
         process = subprocess.Popen(
-            command(sweep), cwd=sweep.parent, env=environment(), stdout=log, stderr=log
+            command(sweep), cwd=sweep.parent, env=environment(more), stdout=log, stderr=log
         )
     deadline = time.monotonic() + seconds
     while not moment():

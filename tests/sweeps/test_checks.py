@@ -229,6 +229,16 @@ def test_throughput_of_no_kind_of_stage_is_refused(tmp_path: Path) -> None:
         Sweep(write_toy_sweep(tmp_path, execution__clips_per_second={"aling": 1.0}), {})
 
 
+def test_an_address_of_mlflow_with_a_password_is_refused_and_not_shown(tmp_path: Path) -> None:
+    uri = "https://ann:s3cr3t@mlflow.example.org/"
+    with pytest.raises(ValueError, match="MLFLOW_TRACKING_PASSWORD") as in_file:
+        Sweep(write_toy_sweep(tmp_path, tracking__uri=uri), {})
+    with pytest.raises(ValueError, match="MLFLOW_TRACKING_PASSWORD") as by_set:
+        Sweep(write_toy_sweep(tmp_path), {"tracking.uri": uri})
+    assert "s3cr3t" not in f"{in_file.value} {by_set.value}"
+    Sweep(write_toy_sweep(tmp_path, tracking__uri="https://mlflow.example.org/@x"), {})
+
+
 def test_public_weights_that_may_have_seen_people_need_leave(tmp_path: Path) -> None:
     overrides = {"trial__start": {"weights": "timm", "path": "vit.safetensors"}}
     overrides["trial__model__vit__positions"] = "imported"

@@ -1,0 +1,108 @@
+"""A real MLflow server in a process of its own, to be killed; and a slow line to it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from urllib.request import urlopen
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+class MlflowServer:
+    """At `address`, on the database `store`; it starts again at the same address."""
+
+    def __init__(self, folder: Path, store: str) -> None:
+        self.folder, self.store, self.port = folder, store, free_port()
+        self.address = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with (self.folder / "mlflow.log").open("a") as log:
+            self.process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
+                    *("--host", "127.0.0.1", "--port", str(self.port)),
+                    *("--artifacts-destination", str(self.folder / "served")),
+                ],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env={
+                    **os.environ,
+                    "MLFLOW_BACKEND_STORE_URI": self.store,
+                    "MLFLOW_DISABLE_TELEMETRY": "true",
+                    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+                },
+            )
+        for _ in range(480):
+            assert self.process.poll() is None, (self.folder / "mlflow.log").read_text()[-3000:]
+            with suppress(OSError):
+                urlopen(f"{self.address}/health", timeout=1).close()
+                return
+            time.sleep(0.25)
+        raise AssertionError(f"MLflow does not answer: {self.folder / 'mlflow.log'}")
+
+    def signal(self, number: signal.Signals) -> None:
+        """To it and all that it started."""
+        assert self.process is not None
+        os.killpg(self.process.pid, number)
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.signal(signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+
+class SlowLine:
+    """Hands bytes on to `port`; what a client sends arrives `delay` seconds later, even if the
+    client has given up. `late` counts the connections on which that is still under way."""
+
+    def __init__(self, port: int) -> None:
+        self.delay, self.late, self._port = 0.0, 0, port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:  # closed
+                return
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        slow = False
+        with suppress(OSError), client, socket.create_connection(("127.0.0.1", self._port)) as far:
+            answering = threading.Thread(target=self._answer, args=(far, client), daemon=True)
+            answering.start()
+            while sent := client.recv(2**16):
+                if self.delay and not slow:
+                    self.late, slow = self.late + 1, True
+                time.sleep(self.delay)
+                far.sendall(sent)
+            far.shutdown(socket.SHUT_WR)
+            answering.join()  # the server answers before it closes
+        self.late -= slow
+
+    def _answer(self, far: socket.socket, client: socket.socket) -> None:
+        with suppress(OSError):
+            while answered := far.recv(2**16):
+                client.sendall(answered)
+            client.shutdown(socket.SHUT_RDWR)

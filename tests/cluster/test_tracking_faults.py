@@ -1,0 +1,243 @@
+"""Real MLflow servers that are slow, hang, are killed and come back; what a sweep keeps of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from cluster import sender
+from tests.cluster.conftest import until
+from tests.cluster.mlflow_server import MlflowServer, SlowLine
+from tests.cluster.tracked import begin, runs, started, tell_a_small_sweep
+from tests.sweeps.commands import command, environment, run_to_end, run_until, write_world_sweep
+from trainables.stage_store import StageStore
+
+STAGE = "ab12cd34ab12cd34"
+SECRETS = {
+    "MLFLOW_TRACKING_TOKEN": "planted-1",
+    "MLFLOW_TRACKING_USERNAME": "ann",
+    "MLFLOW_TRACKING_PASSWORD": "planted-2",
+    "AWS_SECRET_ACCESS_KEY": "planted-3",
+    "RAY_AUTH_TOKEN": "planted-4",
+}
+
+
+@pytest.fixture(scope="module")
+def server(made_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    folder = tmp_path_factory.mktemp("server")
+    shutil.copy(made_database, folder / "server.db")
+    server = MlflowServer(folder, f"sqlite:///{folder}/server.db")
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def line(server: MlflowServer) -> Iterator[SlowLine]:
+    line = SlowLine(server.port)
+    yield line
+    line.close()
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sender, "RETRY_SECONDS_MOST", 1.0)
+
+
+def curve(address: str, run: Run, metric: str = "loss") -> list[tuple[int, float]]:
+    history = MlflowClient(address).get_metric_history(run.info.run_id, metric)
+    return [(each.step, each.value) for each in history]
+
+
+def test_a_server_that_hangs_costs_one_warning_and_nothing_is_lost_or_doubled(
+    server: MlflowServer,
+    weights: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    tracker = started(server.address.replace("//", "//ann:s3cr3t@"))
+    begin(tracker, 0, "synthetic 0.5")
+    runs(server.address, tracker)
+
+    server.signal(signal.SIGSTOP)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    with caplog.at_level(logging.WARNING):
+        # The server will create this run when it goes on, though it could not say so.
+        tracker.stage_progress(STAGE, "align", [{"epoch": 1, "loss": 1.0, "time": 1e9}])
+        tell_a_small_sweep(tracker, weights)
+        until(lambda: tracker.away)
+        assert tracker.unsent == 3  # all news of a run is one update
+    assert [each.name for each in caplog.records].count("cluster.sender") == 1
+
+    server.signal(signal.SIGCONT)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    found = runs(server.address, tracker)
+    assert sorted(found) == [f"stage {STAGE}", "sweep demo", "trial 0"]
+    assert [step for step, _ in curve(server.address, found[f"stage {STAGE}"])] == [1, 2, 3, 3]
+    files = MlflowClient(server.address).list_artifacts(found["sweep demo"].info.run_id)
+    assert [file.path for file in files] == ["recommended.safetensors"]
+    out, err = capfd.readouterr()
+    assert "s3cr3t" not in out + err + caplog.text
+
+
+def test_what_arrives_after_its_sender_gave_up_is_there_once(
+    server: MlflowServer, line: SlowLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker = started(line.address, sweep="late")
+    runs(line.address, tracker, sweep="late")
+    points = [{"epoch": epoch, "loss": 1 / epoch, "time": 1e9 + epoch} for epoch in range(1, 5)]
+
+    def tell_unheard(points: list[dict[str, float]]) -> None:
+        line.delay = 4.0
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+        tracker.stage_progress(STAGE, "align", points)
+        until(lambda: tracker.away)
+        line.delay = 0.0
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+        until(lambda: not tracker.unsent)
+        until(lambda: not line.late)  # what was given up has arrived, after it was sent again
+
+    tell_unheard(points[:2])  # makes the run twice
+    tell_unheard(points[2:])  # sends points twice
+    found = runs(server.address, tracker, sweep="late")
+    assert sorted(found) == [f"stage {STAGE}", "sweep late"]
+    assert curve(server.address, found[f"stage {STAGE}"]) == [(e, 1 / e) for e in range(1, 5)]
+
+
+# The whole command
+
+
+def toy_sweep(folder: Path, uri: str | None, **overrides: Any) -> Path:
+    """Two trials, one after the other; the second trains, long enough for MLflow to be killed."""
+    settings: dict[str, Any] = {
+        "search__trials": 2,
+        "trial__mae__epochs": 40,
+        "trial__align__epochs": 40,
+        "trial__downstream": ["low_bias"],
+        "tracking__uri": uri,
+        **overrides,
+    }
+    return write_world_sweep(folder, **settings)
+
+
+def stored(sweep: Path) -> list[dict[str, Any]]:
+    paths = sorted((sweep.parent / "runs" / "toy" / "trials").glob("*.json"))
+    return [json.loads(path.read_text()) for path in paths]
+
+
+def points_on_disk(sweep: Path) -> int:
+    files = (sweep.parent / "runs" / "stages").glob("*/progress.jsonl")
+    return sum(len(path.read_text().splitlines()) for path in files)
+
+
+def check_mlflow_holds_all(uri: str, sweep: Path) -> None:
+    """What the files say, once: runs, parents, states, scores and curves."""
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("toy")
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id], max_results=1000)
+    named = {(run.data.tags["kind"], run.data.tags["key"]): run for run in found}
+    assert len(named) == len(found), "twins"
+    assert {run.info.status for run in found} == {"FINISHED"}
+    parent = named["sweep", "toy"]
+    parents = {run.data.tags.get("mlflow.parentRunId") for run in found if run is not parent}
+    assert parents == {parent.info.run_id}
+
+    store = StageStore(sweep.parent / "runs" / "stages")
+    finished = {path.parent.name for path in store.root.glob("*/record.json")}
+    assert finished == {key for kind, key in named if kind == "stage"}
+    for identity in finished:
+        told = {point["epoch"]: point["loss"] for point in store.progress(identity)}
+        if told:
+            history = client.get_metric_history(named["stage", identity].info.run_id, "loss")
+            assert [(each.step, each.value) for each in history] == sorted(told.items())
+    records = stored(sweep)
+    assert {f"{each['number']}" for each in records} == {k for kind, k in named if kind == "trial"}
+    for each in records:
+        run = named["trial", str(each["number"])]
+        assert run.data.metrics["score"] == each["score"]
+        assert each["mlflow_run_id"] == run.info.run_id
+        assert "](#/experiments/" in run.data.tags["mlflow.note.content"]
+    summary = json.loads((sweep.parent / "runs" / "toy" / "summary.json").read_text())
+    assert parent.data.metrics["best/score"] == summary["recommended"]["score"]
+    files = {file.path for file in client.list_artifacts(parent.info.run_id)}
+    assert {"summary.json", "recommended.safetensors", "report.html"} <= files
+
+
+def run_with(
+    sweep: Path, act: Callable[[], bool], more: Mapping[str, str], seconds: float = 400
+) -> str:
+    """Run the command to its end, calling `act` until it has done its part."""
+    log = sweep.parent / "run.log"
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            command(sweep), cwd=sweep.parent, env=environment(more), stdout=file, stderr=file
+        )
+    deadline, acted = time.monotonic() + seconds, False
+    try:
+        while process.poll() is None:
+            acted = acted or act()
+            assert time.monotonic() < deadline, log.read_text()[-3000:]
+            time.sleep(0.05)
+    finally:
+        if process.poll() is None:
+            for each in [*psutil.Process(process.pid).children(recursive=True), process]:
+                each.kill()
+    assert process.returncode == 0 and acted, log.read_text()[-3000:]
+    return log.read_text()
+
+
+def test_server_and_sweep_are_killed_and_nothing_is_lost_or_doubled_nor_any_secret_told(
+    server: MlflowServer, tmp_path: Path
+) -> None:
+    sweep = toy_sweep(tmp_path / "sweep", None)
+    more = {**SECRETS, "MLFLOW_TRACKING_URI": server.address.replace("//", "//ann:planted-0@")}
+    (sweep.parent / ".env").write_text(SECRETS["AWS_SECRET_ACCESS_KEY"])
+    told, points_then = MlflowClient(server.address), 0
+
+    def both_dead() -> bool:
+        nonlocal points_then
+        if server.process is None:
+            return points_on_disk(sweep) > points_then + 2
+        experiment = told.get_experiment_by_name("toy")
+        found = told.search_runs([experiment.experiment_id]) if experiment else []
+        if any("epoch" in run.data.metrics for run in found):
+            server.kill()
+            points_then = points_on_disk(sweep)
+        return False
+
+    run_until(sweep, both_dead, more=more)  # with points that nobody has been told of
+
+    def back() -> bool:
+        if points_on_disk(sweep) < 60:  # a stage has ended and another begun without a server
+            return False
+        server.start()
+        return True
+
+    said = run_with(sweep, back, more)
+    assert "it is sent later" in said and "has all that it lacked" in said
+    assert "MLflow lacks" not in said
+    check_mlflow_holds_all(server.address, sweep)
+    summary = (sweep.parent / "runs" / "toy" / "summary.json").read_bytes()
+    said += run_to_end(sweep, more=more)
+    check_mlflow_holds_all(server.address, sweep)
+    assert (sweep.parent / "runs" / "toy" / "summary.json").read_bytes() == summary
+    (sweep.parent / ".env").unlink()
+    left = [path for folder in (sweep.parent, server.folder) for path in folder.rglob("*")]
+    assert any(path.name == "server.db" for path in left)
+    assert any(path.name == "report.html" and server.folder in path.parents for path in left)
+    assert [path for path in left if path.is_file() and b"planted-" in path.read_bytes()] == []
+    assert "planted-" not in said
