@@ -61,16 +61,6 @@ def until(true: Callable[[], Any], seconds: float = 60.0) -> None:
         time.sleep(0.05)
 
 
-@pytest.fixture(scope="session")
-def made_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow database without runs: making one takes seconds."""
-    from mlflow import MlflowClient
-
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
     path = tmp_path / "recommended.safetensors"
