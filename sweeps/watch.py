@@ -11,11 +11,12 @@ from datetime import datetime
 from typing import Any
 
 from cluster.tracking import Tracker
+from sweeps.curves import curve_stages
 from sweeps.plan import make_plan, price
 from sweeps.prepare import Prepared
 from sweeps.records import TrialRecord
 from sweeps.stage_facts import describe
-from sweeps.summary import curve_stages, report_stages
+from sweeps.summary import report_stages
 from sweeps.terminal import Terminal
 from sweeps.trial_names import trial_name
 from trainables.stage import TRAINED, Stage
