@@ -25,7 +25,8 @@ from search_spaces.parameters import Values
 from search_spaces.space import Space, encode, sample
 from search_spaces.surrogate import Array, features, fit, squared_distances
 
-# Of each point: device-seconds that a trial there takes beside all that is computed or under way.
+# Of each point: device-seconds that a trial there takes beside all that is computed or under way;
+# infinite where that is more than the budget has left.
 Costs: TypeAlias = Callable[[Sequence[Values]], Sequence[float]]
 
 WHOLE = 768  # a space of at most so many points is looked at whole
@@ -103,7 +104,8 @@ class CostAwareSampler(BaseSampler):
     def _candidates(self, past: list[FrozenTrial]) -> list[Values]:
         tried = [each.params for each in past]
         if (every := few_points(self._space, WHOLE)) is not None:
-            return untried(self._space, every, tried)
+            every = untried(self._space, every, tried)
+            return [every[i] for i in self._rng.permutation(len(every))]  # ties fall by chance
         points = random_points(self._space, RANDOM, self._rng)
         known = [each for each in past if each.state != TrialState.FAIL]
         by_value = sorted(
@@ -147,8 +149,10 @@ class CostAwareSampler(BaseSampler):
             priced |= dict.fromkeys(order[beside[order]][:PRICED_BESIDE].tolist())
         chosen = np.array(list(priced))
         costs = np.array(self._costs([points[i] for i in chosen]), float)
-        typical = float(costs.max()) or 1.0
-        value = promise[chosen] - self._eta * np.log(costs + OVERHEAD * typical)
+        within = np.isfinite(costs)  # an infinite cost is beyond the budget
+        typical = float(costs[within].max(initial=0.0)) or 1.0
+        counted = np.where(within, costs, 1.0) + OVERHEAD * typical
+        value = np.where(within, promise[chosen] - self._eta * np.log(counted), -np.inf)
         nearly = np.flatnonzero(value >= value.max() + math.log(1 - NEARLY))
         return int(chosen[nearly[np.argmin(costs[nearly])]])
 

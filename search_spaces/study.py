@@ -83,8 +83,7 @@ class Study:
         costs: what trials at some points still cost; `cost_aware` goes by it.
 
     Raises:
-        ValueError: no such sampler; a grid over a parameter that has no steps; several objectives
-            for `cost_aware`.
+        ValueError: no such sampler; a grid over a parameter that has no steps.
     """
 
     def __init__(
@@ -103,11 +102,6 @@ class Study:
             raise ValueError(f"sampler {sampler!r} is unknown{nearest(sampler, list(SAMPLERS))}")
         if sampler == "grid":
             grid(space)  # raises where there is none
-        if sampler == "cost_aware" and len(directions) > 1:
-            raise ValueError(
-                f"sampler 'cost_aware' takes one objective and the sweep has {len(directions)}; "
-                "choose one, or another sampler"
-            )
         optuna.logging.set_verbosity(optuna.logging.WARNING)  # not a line for every study made
         self._space = space
         self._sampler = sampler
@@ -145,16 +139,18 @@ class Study:
                     return self._take(params, values)
             return None
         repeated: tuple[Params, Values] | None = None
+        new = False
         for attempt in range(SAMPLER_DRAWS + RANDOM_DRAWS):
             name = self._sampler if attempt < SAMPLER_DRAWS else "random"
             values = self._draw(name, attempt, spent)
             params = encode(self._space, values)  # those of the rounded shares, not those drawn
-            if not affordable(values):
-                continue
-            if params not in taken:
+            if params in taken:
+                repeated = (params, values)
+            elif affordable(values):
                 return self._take(params, values)
-            repeated = (params, values)
-        return None if repeated is None else self._take(*repeated)
+            else:
+                new = True
+        return None if new or repeated is None else self._take(*repeated)
 
     def report(self, number: int, step: int, value: float) -> None:
         """An intermediate value of a running trial."""

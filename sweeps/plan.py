@@ -47,6 +47,7 @@ class Plan:
     alone_seconds: float | None  # likewise; None where some stage's time is not known
     not_neutral: list[int]  # trials whose mix changes the length of training
     bound_lengths: list[str]  # stages whose lengths cannot be shared, and why
+    budget: str | None = None  # what is spent and left of it, in words
 
     @property
     def missing(self) -> list[PlannedStage]:
@@ -170,6 +171,8 @@ def plan_lines(plan: Plan) -> list[str]:
     if to_do := price(plan):
         lines.append(to_do)
     lines += [line for line in (_saved(plan), _kept_states(plan)) if line]
+    if plan.budget:
+        lines.append(plan.budget)
     lines += plan.bound_lengths
     if plan.not_neutral:
         lines.append(

@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from search_spaces.points import edges
 from search_spaces.space import Space, load_space
 from sweeps.checks import (
     check_comparable,
@@ -97,8 +98,12 @@ def prepare(sweep: Sweep, console: Console, *, dry_run: bool) -> Prepared:
     begun = warm_start(sweep, space, data, store)
     search = Search(sweep, space, [*given, *begun.given], data, earlier=begun.observations)
     search.proposals.check([*given, *begun.given], search.trials)
+    if not search.records:
+        search.spending.check([*edges(space)] or [each.values for each in given])
     known = search.known()
     costs = StageCosts(data, store, settings.execution)
+    plan = make_plan(known, search.trials - len(known), data, costs)
+    plan.budget = search.spending.in_words()
     return Prepared(
         sweep=sweep,
         space=space,
@@ -107,7 +112,7 @@ def prepare(sweep: Sweep, console: Console, *, dry_run: bool) -> Prepared:
         store=store,
         search=search,
         costs=costs,
-        plan=make_plan(known, search.trials - len(known), data, costs),
+        plan=plan,
         warm_start=begun,
         notes=[*notes, *begun.notes, *search.proposals.lines(data)],
     )

@@ -140,6 +140,8 @@ def _run_what_is_not_done(prepared: Prepared, watch: Watch, terminal: Terminal) 
                 score_merges()
             if search.unfinished():
                 run()
+                if search.budget() and (budget := search.spending.in_words()):
+                    terminal.say(budget)
                 if soup := search.add_soup():
                     terminal.say(soup)
                     run()

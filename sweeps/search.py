@@ -22,6 +22,7 @@ from sweeps.proposals import Proposals
 from sweeps.records import Origin, TrialRecord, read_records, write_record
 from sweeps.sampler_view import SamplerView
 from sweeps.soup import FinishedTrial, soup_of
+from sweeps.spending import Spending
 from sweeps.stage_facts import excess_repetition
 from sweeps.sweep import Sweep
 from sweeps.trial_names import trial_name
@@ -63,6 +64,9 @@ class Search:
         self.trials = all_given if asked is None else asked
         if not space.parameters:
             self.trials = min(self.trials, all_given)
+        self._no_more = False  # the grid is used up, or the budget has no room for another
+        self.spending = Spending(sweep, data, self._view.config)
+        self.spending.refresh(self.records)
         # Written down before they start; a sweep that is continued hands these out first.
         self._pending = [record.number for record in self.records if not record.finished]
         self._study = Study(
@@ -73,6 +77,7 @@ class Search:
             directions=directions(self.objectives),
             past=self.observations(),
             earlier=earlier,
+            costs=self.spending.left_in_budget,
         )
 
     @property
@@ -88,13 +93,15 @@ class Search:
 
     def unfinished(self) -> int:
         """How many trials are still to run, as far as they are known."""
-        ordinary = [record for record in self.records if record.origin != "soup"]
-        soups = [record for record in self.records if record.origin == "soup"]
-        return (
-            self.trials
-            - sum(record.finished for record in ordinary)
-            + sum(not record.finished for record in soups)
-        )
+        begun = sum(not record.finished for record in self.records)
+        over = self._no_more or self.spending.used_up
+        return begun + (0 if over else self.trials - self._ordinary())
+
+    def budget(self) -> dict[str, float] | None:
+        """Device-seconds of the budget, spent and left; None where there is none."""
+        with self._lock:
+            self.spending.refresh(self.records)
+            return self.spending.summary()
 
     def add_soup(self) -> str | None:
         """One more trial where the sweep asks for it: the greedy soup of those that are finished.
@@ -155,7 +162,7 @@ class Search:
     # The Study protocol of cluster.tune.
 
     def ask(self) -> Assignment | None:
-        """The next trial; None when the sweep has its trials or the grid is exhausted."""
+        """The next trial; None when the sweep has its trials, or the grid or budget is used up."""
         with self._lock:
             record = self.records[self._pending.pop(0)] if self._pending else self._new()
             while record is not None and (excess := self._excess(record)):
@@ -235,8 +242,12 @@ class Search:
         name: str | None = None
         origin: Origin
         left = self.trials - self._ordinary()
+        self.spending.refresh(self.records)
         if to_come := self._to_come():
             given = to_come[0]
+            if not self.spending.affords(given.values):
+                self._no_more = True
+                return None
             name, origin, values = given.name, given.origin, given.values
             params = self._study.add(self._view.at_space(values)).params
         elif self.given_only:
@@ -245,8 +256,12 @@ class Search:
             origin, values = proposed
             params = self._study.add(self._view.at_space(values)).params
         else:
-            suggestion = self._study.ask()
+            suggestion = self._study.ask(
+                spent=self.spending.part(self._ordinary(), self.trials),
+                affordable=self.spending.affords,
+            )
             if suggestion is None:
+                self._no_more = True
                 return None
             origin, values = "suggested", suggestion.values
             params = suggestion.params

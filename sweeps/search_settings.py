@@ -69,6 +69,12 @@ class MergeProxySettings(Settings):
     points: Positive  # at most so many mixes, on a lattice
 
 
+class BudgetSettings(Settings):
+    """The search ends when its stages took so much device time; trials that run are finished."""
+
+    gpu_hours: Annotated[float, Field(gt=0, allow_inf_nan=False)]  # of CPU workers where no GPU is
+
+
 class SearchSettings(Settings):
     # A file of search_spaces/, relative to the sweep file; null: baselines and points alone.
     space: str | None
@@ -80,6 +86,7 @@ class SearchSettings(Settings):
         tuple[Literal["score", "gpu_hours"] | GroupSettings, ...], AsTuple, Field(min_length=1)
     ]
     trials: Positive | None  # in all, with baselines and points; null: these alone
+    budget: BudgetSettings | None  # beside `trials`: whichever is reached first ends the search
     concurrent: Positive
     baselines: bool  # random weights, each source alone, 1:1, proportional to size
     points: Annotated[tuple[PointSettings, ...], AsTuple] = ()

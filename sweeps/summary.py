@@ -81,6 +81,7 @@ def make_summary(
         }
         | {"stages": len(seen), "to_do": search.unfinished()},
         "cost": _cost(paid),
+        "budget": search.budget(),
         "allow_real_humans": sweep.settings.allow_real_humans,
         "data": {name: dataset.content_hash for name, dataset in sorted(data.items())},
         "licences": {name: each.licence for name, each in sorted(data.items()) if each.licence},

@@ -130,6 +130,7 @@ MAY_CHANGE = (
     "search.seed",
     "search.objectives",
     "search.trials",
+    "search.budget",
     "search.concurrent",
     "search.baselines",
     "search.points",

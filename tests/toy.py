@@ -185,6 +185,7 @@ def toy_sweep_data(**overrides: Any) -> dict[str, Any]:
             "seed": 0,
             "objectives": ["score"],
             "trials": 6,
+            "budget": None,
             "baselines": True,
             "greedy_soup": False,
             "concurrent": 1,

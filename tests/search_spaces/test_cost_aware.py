@@ -161,17 +161,6 @@ def test_expected_improvement_is_right_far_below_the_best_too(z: float) -> None:
     assert found == pytest.approx(math.log(exact * 0.1), rel=1e-4)
 
 
-def test_several_objectives_are_refused() -> None:
-    with pytest.raises(ValueError, match="'cost_aware' takes one objective and the sweep has 2"):
-        Study(
-            STAGED,
-            sampler="cost_aware",
-            seed=0,
-            startup_trials=1,
-            directions=("maximize", "minimize"),
-        )
-
-
 def test_a_thousand_trials_of_all_kinds_are_modelled() -> None:
     draw = random.Random(0)
     study = Study(STAGED, sampler="cost_aware", seed=0, startup_trials=4)

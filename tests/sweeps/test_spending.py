@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search_spaces.space import Space, load_space
+from sweeps.given import GivenTrial, given_trials
+from sweeps.search import Search
+from sweeps.stage_facts import stage_clips
+from sweeps.sweep import Sweep
+from tests.sweeps.test_prepare import prepared
+from tests.toy import toy_data, write_toy_sweep
+from trainables.stage_store import StageStore
+from trainables.trial import trial_stages
+
+RATES = {"mae": 1.0, "align": 1.0, "tasks": 1.0}  # clips a second: a clip is a second
+HOUR = 1 / 3600
+
+
+def make_search(folder: Path, seconds: float | None, **overrides: Any) -> Search:
+    budget = None if seconds is None else {"gpu_hours": seconds * HOUR}
+    overrides = {"execution__clips_per_second": RATES, "search__baselines": False, **overrides}
+    sweep = Sweep(write_toy_sweep(folder, search__budget=budget, **overrides), {})
+    space = load_space(sweep.space_file) if sweep.space_file else Space({})
+    given: list[GivenTrial] = given_trials(sweep, space, {"synthetic": 16, "scenes": 8})
+    return Search(sweep, space, given, toy_data())
+
+
+def run_one(search: Search, store: StageStore) -> list[str] | None:
+    """The next trial, its stages made at a second a clip: those that were; None: no more trials."""
+    assignment = search.ask()
+    if assignment is None:
+        return None
+    config = search.config(search.records[assignment.number])
+    parts = trial_stages(config, toy_data())
+    made = []
+    for stage in parts.searched():
+        if store.record(stage.identity) is None:
+            clips = float(stage_clips(stage, toy_data()))
+            cost = {"device_seconds": clips, "clips": clips}
+            store.publish(stage, write={}, metrics={}, cost=cost)
+            made.append(stage.kind)
+    stages = {f"{s.kind} {s.identity}": s.identity for s in parts.searched()}
+    score = 0.05 * config.align.epochs + 0.1 * config.probe.neighbours
+    search.complete(assignment.number, {"low": score}, stages)
+    return made
+
+
+def store_of(folder: Path) -> StageStore:
+    return StageStore(folder / "runs" / "stages")
+
+
+@pytest.mark.parametrize("sampler", ["cost_aware", "tpe", "random", "grid"])
+def test_the_search_ends_when_no_trial_fits_into_what_is_left(tmp_path: Path, sampler: str) -> None:
+    # The first trial is 8 (mae) + 16 (align) + 12 s (features), each other 28 s.
+    search = make_search(tmp_path, 100.0, search__sampler=sampler)
+    while run_one(search, store_of(tmp_path)) is not None:
+        pass
+    assert len(search.records) == 3  # 8 + 3 x 28 = 92 s; a fourth would make it 120
+    assert search.unfinished() == 0
+    assert search.budget() == pytest.approx({"device_seconds": 100, "spent": 92, "left": 8})
+
+
+def test_a_larger_budget_goes_on_where_the_smaller_ended(tmp_path: Path) -> None:
+    search = make_search(tmp_path, 60.0)
+    while run_one(search, store_of(tmp_path)) is not None:
+        pass
+    begun = len(search.records)
+    longer = make_search(tmp_path, 120.0)
+    assert longer.unfinished() > 0
+    while run_one(longer, store_of(tmp_path)) is not None:
+        pass
+    assert len(longer.records) > begun
+    assert [r.values for r in longer.records[:begun]] == [r.values for r in search.records]
+
+
+def test_trials_that_run_are_counted_with_what_they_still_take(tmp_path: Path) -> None:
+    search = make_search(tmp_path, 70.0, search__concurrent=4)
+    assert search.ask() is not None
+    assert search.ask() is not None  # 36 + 28: neither has made a stage yet
+    assert search.ask() is None
+    assert search.unfinished() == 2
+
+
+def test_what_lay_in_the_store_before_the_sweep_is_not_its_spending(tmp_path: Path) -> None:
+    other = make_search(tmp_path, None, name="other")
+    run_one(other, store_of(tmp_path))
+    time.sleep(1.1)  # records say when they began by the second
+    search = make_search(tmp_path, 1000.0)
+    assert run_one(search, store_of(tmp_path)) == []  # the same trial, of the same seed
+    assert search.budget()["spent"] == 0.0
+
+
+def test_a_budget_smaller_than_one_trial_is_an_error_before_anything_is_trained(
+    tmp_path: Path,
+) -> None:
+    rates = {"execution__clips_per_second": RATES}
+    with pytest.raises(ValueError, match=r"gpu_hours 0\.00833333 is 30 s .* about 36 s; raise it"):
+        prepared(tmp_path, "", search__budget={"gpu_hours": 30 * HOUR}, **rates)
+    ready, _ = prepared(tmp_path, "", search__budget={"gpu_hours": 40 * HOUR}, **rates)
+    assert ready.plan.budget == "Budget: 40 s of device time, 0 s spent, 40 s left."
+
+
+def test_without_prices_the_budget_ends_the_search_by_what_was_spent(tmp_path: Path) -> None:
+    search = make_search(tmp_path, 30.0, execution__clips_per_second=None)
+    assert not search.spending.costs.known
+    assert run_one(search, store_of(tmp_path)) is not None
+    assert run_one(search, store_of(tmp_path)) is None
+    assert search.unfinished() == 0
+
+
+def test_the_cost_aware_sampler_takes_what_is_there_already(tmp_path: Path) -> None:
+    space = {
+        "parameters": {
+            "align.epochs": {"type": "int", "low": 1, "high": 6},
+            "probe.neighbours": {"type": "choice", "values": [1, 3]},
+        }
+    }
+    sweep = Sweep(write_toy_sweep(tmp_path, space, search__sampler="cost_aware",
+                                  search__baselines=False, search__trials=12,
+                                  execution__clips_per_second=RATES), {})  # fmt: skip
+    search = Search(sweep, load_space(sweep.space_file), [], toy_data())
+    trained = 0
+    for _ in range(6):
+        trained += "align" in (run_one(search, store_of(tmp_path)) or [])
+    assert trained <= 4  # half of the points stand on an alignment that another trained
+
+
+def test_the_summary_says_what_is_left(tmp_path: Path) -> None:
+    from sweeps.summary import make_summary
+
+    search = make_search(tmp_path, 1000.0)
+    search.ask()
+    search.failed(0, "for the test")
+    summary = make_summary(
+        Sweep(tmp_path / "sweep.yaml", {}), search, toy_data(), store_of(tmp_path)
+    )
+    assert summary["budget"] == {"device_seconds": 1000.0, "spent": 0.0, "left": 1000.0}
+    assert json.dumps(summary)
