@@ -27,7 +27,7 @@ from sweeps.sweep import Sweep  # noqa: E402
 from sweeps.terminal import make_console  # noqa: E402
 from trainables.stage_store import StageStore  # noqa: E402
 
-# The demo's sweep file, small enough for 180 trials.
+# The demo's sweep file, small enough for 120 trials.
 CHANGES: dict[str, Any] = {
     "question": "What does every trial of a small grid score, and what does each stage cost?",
     "datasets.demo_world.clips_per_source": 768,
@@ -43,7 +43,7 @@ CHANGES: dict[str, Any] = {
     "trial.average.endpoints": [{"mixture.shares": {"scenes": 1}}, {}],
     "search.space": "../benchmarks/recorded_space.yaml",
     "search.sampler": "grid",
-    "search.trials": 180,
+    "search.trials": 120,
     "search.concurrent": 4,
     "search.baselines": False,
     "search.points": [],
@@ -55,7 +55,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--world", type=int, required=True, help="the seed of the demo world")
-    parser.add_argument("--trials", type=int, default=180, help="fewer: only the grid's beginning")
+    parser.add_argument("--trials", type=int, default=120, help="fewer: only the grid's beginning")
     arguments = parser.parse_args()
     changes = CHANGES | {
         "name": f"recorded-world-{arguments.world}",
