@@ -98,6 +98,8 @@ class Proposals:
         Raises:
             ValueError: too few mixes for a law, with how many more; a source has no baseline.
         """
+        if self.laws is None and self.merges is None:
+            return
         looks = [look for each in given if (look := self.mixtures.look(each.values))]
         if self.laws:
             mixes: dict[tuple[str, ...], set[tuple[float, ...]]] = {}

@@ -64,7 +64,7 @@ class Search:
         self.trials = all_given if asked is None else asked
         if not space.parameters:
             self.trials = min(self.trials, all_given)
-        self._no_more = False  # the grid is used up, or the budget has no room for another
+        self._no_more = False  # all trials there are to be have begun
         self.spending = Spending(sweep, data, self._view.config)
         self.spending.refresh(self.records)
         # Written down before they start; a sweep that is continued hands these out first.
@@ -94,8 +94,7 @@ class Search:
     def unfinished(self) -> int:
         """How many trials are still to run, as far as they are known."""
         begun = sum(not record.finished for record in self.records)
-        over = self._no_more or self.spending.used_up
-        return begun + (0 if over else self.trials - self._ordinary())
+        return begun if self._no_more or self.spending.used_up else begun + self._to_begin()
 
     def budget(self) -> dict[str, float] | None:
         """Device-seconds of the budget, spent and left; None where there is none."""
@@ -143,7 +142,7 @@ class Search:
     def known(self) -> dict[int, tuple[str, TrialConfig]]:
         """Number -> (name, settings) of the trials that are known before the sampler is asked."""
         known = {r.number: (trial_name(r), self.config(r)) for r in self.records}
-        room = self.trials - self._ordinary()
+        room = self._to_begin()
         for number, given in enumerate(self._to_come()[: max(0, room)], len(self.records)):
             known[number] = (given.name, self._sweep.trial_with(given.values, given.name))
         return known
@@ -165,10 +164,13 @@ class Search:
         """The next trial; None when the sweep has its trials, or the grid or budget is used up."""
         with self._lock:
             record = self.records[self._pending.pop(0)] if self._pending else self._new()
-            while record is not None and (excess := self._excess(record)):
+            while record is not None and (
+                excess := excess_repetition(self.config(record), self._data)
+            ):
                 self.failed(record.number, excess)
                 record = self._new()
             if record is None:
+                self._no_more = True
                 return None
             record = self._write(
                 record,
@@ -237,31 +239,28 @@ class Search:
 
     def _new(self) -> TrialRecord | None:
         number = len(self.records)
-        if self._ordinary() >= self.trials:
+        if (left := self._to_begin()) <= 0:
             return None
         name: str | None = None
         origin: Origin
-        left = self.trials - self._ordinary()
         self.spending.refresh(self.records)
         if to_come := self._to_come():
             given = to_come[0]
             if not self.spending.affords(given.values):
-                self._no_more = True
                 return None
             name, origin, values = given.name, given.origin, given.values
             params = self._study.add(self._view.at_space(values)).params
         elif self.given_only:
             return None
-        elif proposed := self.proposals.next(self.records, left):
-            origin, values = proposed
+        elif (own := self.proposals.next(self.records, left)) and self.spending.affords(own[1]):
+            origin, values = own
             params = self._study.add(self._view.at_space(values)).params
         else:
             suggestion = self._study.ask(
-                spent=self.spending.part(self._ordinary(), self.trials),
+                spent=self.spending.part(self.trials - left, self.trials),
                 affordable=self.spending.affords,
             )
             if suggestion is None:
-                self._no_more = True
                 return None
             origin, values = "suggested", suggestion.values
             params = suggestion.params
@@ -280,8 +279,8 @@ class Search:
         """Trials there are beside the soups, which stand outside the number asked for."""
         return sum(record.origin != "soup" for record in self.records)
 
-    def _excess(self, record: TrialRecord) -> str | None:
-        return excess_repetition(self.config(record), self._data)
+    def _to_begin(self) -> int:
+        return self.trials - self._ordinary()
 
     def _to_come(self) -> list[GivenTrial]:
         """The given trials that have no record yet; some may have been added to a begun sweep."""
