@@ -99,8 +99,7 @@ class Search:
     def budget(self) -> dict[str, float] | None:
         """Device-seconds of the budget, spent and left; None where there is none."""
         with self._lock:
-            self.spending.refresh(self.records)
-            return self.spending.summary()
+            return self.spending.summary(self.records)
 
     def add_soup(self) -> str | None:
         """One more trial where the sweep asks for it: the greedy soup of those that are finished.
@@ -142,8 +141,9 @@ class Search:
     def known(self) -> dict[int, tuple[str, TrialConfig]]:
         """Number -> (name, settings) of the trials that are known before the sampler is asked."""
         known = {r.number: (trial_name(r), self.config(r)) for r in self.records}
-        room = self._to_begin()
-        for number, given in enumerate(self._to_come()[: max(0, room)], len(self.records)):
+        for number, given in enumerate(
+            self._to_come()[: max(0, self._to_begin())], len(self.records)
+        ):
             known[number] = (given.name, self._sweep.trial_with(given.values, given.name))
         return known
 

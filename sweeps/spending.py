@@ -120,9 +120,11 @@ class Spending:
             line += " No stage was timed here: at first only what was spent is held against it."
         return line
 
-    def summary(self) -> dict[str, float] | None:
+    def summary(self, records: Sequence[TrialRecord]) -> dict[str, float] | None:
+        """Device-seconds of the budget, spent and left as things are now; None: no budget."""
         if self.budget_seconds is None:
             return None
+        self.refresh(records)
         return {
             "device_seconds": self.budget_seconds,
             "spent": self.spent_seconds,
