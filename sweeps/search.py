@@ -59,7 +59,7 @@ class Search:
         self._lock = threading.RLock()
         self.records = read_records(sweep.folder)
         # With nothing to suggest from, the given trials are all there are.
-        all_given = self._ordinary() + len(self._to_come())
+        all_given = sum(r.origin != "soup" for r in self.records) + len(self._to_come())
         asked = sweep.settings.search.trials
         self.trials = all_given if asked is None else asked
         if not space.parameters:
@@ -141,9 +141,8 @@ class Search:
     def known(self) -> dict[int, tuple[str, TrialConfig]]:
         """Number -> (name, settings) of the trials that are known before the sampler is asked."""
         known = {r.number: (trial_name(r), self.config(r)) for r in self.records}
-        for number, given in enumerate(
-            self._to_come()[: max(0, self._to_begin())], len(self.records)
-        ):
+        to_come = self._to_come()[: max(0, self._to_begin())]
+        for number, given in enumerate(to_come, len(self.records)):
             known[number] = (given.name, self._sweep.trial_with(given.values, given.name))
         return known
 
@@ -275,12 +274,9 @@ class Search:
         self.records.append(record)
         return record
 
-    def _ordinary(self) -> int:
-        """Trials there are beside the soups, which stand outside the number asked for."""
-        return sum(record.origin != "soup" for record in self.records)
-
     def _to_begin(self) -> int:
-        return self.trials - self._ordinary()
+        """Trials that have no record yet; soups stand outside the number asked for."""
+        return self.trials - sum(record.origin != "soup" for record in self.records)
 
     def _to_come(self) -> list[GivenTrial]:
         """The given trials that have no record yet; some may have been added to a begun sweep."""
