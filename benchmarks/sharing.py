@@ -65,7 +65,7 @@ def changes(folder: Path, clips_per_epoch: int) -> dict[str, Any]:
     schedule = {
         "lr_schedule": "constant_then_decay",
         "warmup_fraction": None,
-        "warmup_clips": 128,
+        "warmup_clips": clips_per_epoch // 2,
         "decay_fraction": 0.2,
     }
     return {
