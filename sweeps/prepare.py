@@ -114,7 +114,12 @@ def prepare(sweep: Sweep, console: Console, *, dry_run: bool) -> Prepared:
         costs=costs,
         plan=plan,
         warm_start=begun,
-        notes=[*notes, *begun.notes, *search.proposals.lines(data)],
+        notes=[
+            *notes,
+            *begun.notes,
+            *search.proposals.lines(data),
+            *_on_early_stopping(sweep, data),
+        ],
     )
 
 
@@ -179,6 +184,18 @@ def _resolved(sweep: Sweep) -> dict[str, Any]:
         **sweep.settings.model_dump(mode="json"),
         "space": sweep.space_file and load_yaml(sweep.space_file),
     }
+
+
+def _on_early_stopping(sweep: Sweep, data: Mapping[str, Dataset]) -> list[str]:
+    probes = sweep.probes()
+    if probes is None:
+        return []
+    rungs = ", ".join(f"{rung:.0%}" for rung in probes.rungs)
+    return [
+        f"Early stopping: weak trials stop when {rungs} of their alignment is done; the probes for "
+        f"it pass at most {probes.clips(data):,} clips through the model in each alignment, beside "
+        "those of the plan."
+    ]
 
 
 def _hashes(data: Mapping[str, Dataset]) -> dict[str, str]:

@@ -42,6 +42,14 @@ class IntermediateProbes:
             }
         )
 
+    def clips(self, data: Mapping[str, Dataset]) -> int:
+        """Clips that go through the model for them, forwards only, in one alignment at the most."""
+        return len(self.rungs) * sum(
+            min(count, len(data[name].split(split)))
+            for name in self.downstream
+            for split, count in (("train", self.train_clips), ("selection", self.selection_clips))
+        )
+
     def steps(self, steps: int) -> dict[float, int]:
         """Rung -> optimizer step of an alignment of `steps`; rungs that are its end are left out.
 

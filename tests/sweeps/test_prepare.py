@@ -9,7 +9,7 @@ from rich.console import Console
 
 from sweeps.prepare import Prepared, prepare
 from sweeps.sweep import Sweep
-from tests.toy import toy_data, write_toy_sweep
+from tests.toy import STOPPING, toy_data, write_toy_sweep
 
 UNUSED = "  unused: {clips: $UNSET_VARIABLE/train.csv, root: nowhere, humans: none}\n"
 
@@ -118,6 +118,14 @@ def test_a_point_that_is_left_out_for_its_people_is_told(tmp_path: Path) -> None
         "with people is left out: it pre-trains on real people and allow_real_humans is false."
     ]
     assert "people" not in ready.data
+
+
+def test_what_early_stopping_costs_is_told(tmp_path: Path) -> None:
+    ready, _ = prepared(tmp_path, "", search__early_stopping=STOPPING)
+    assert ready.notes == [
+        "Early stopping: weak trials stop when 25%, 50% of their alignment is done; the probes for "
+        "it pass at most 12 clips through the model in each alignment, beside those of the plan."
+    ]  # twice 4 of 8 training clips and 2 of 4 selection clips
 
 
 def test_throughput_that_is_given_prices_the_plan(tmp_path: Path) -> None:
