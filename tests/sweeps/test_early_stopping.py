@@ -83,16 +83,17 @@ def test_trials_of_another_average_or_at_another_rung_are_not_compared_with() ->
 
 def test_rungs_are_equal_parts_of_runs_of_any_length_and_never_their_end() -> None:
     probes = IntermediateProbes(
-        rungs=(0.1, 0.25, 0.5),
+        rungs=(0.1, 0.25, 0.55),
         downstream=("low",),
         train_clips=1,
         selection_clips=1,
         l2_grid=(1.0,),
         max_unreadable=0.0,
     )
-    assert probes.steps(1000) == {0.1: 100, 0.25: 250, 0.5: 500}
-    assert probes.steps(90) == {0.1: 9, 0.25: 23, 0.5: 45}  # 0.1 * 90 is more than 9 in binary
-    assert probes.steps(2) == {0.1: 1, 0.25: 1, 0.5: 1}
+    assert probes.steps(1000) == {0.1: 100, 0.25: 250, 0.55: 550}
+    assert probes.steps(100) == {0.1: 10, 0.25: 25, 0.55: 55}  # 0.55 * 100 is above 55 in binary
+    assert probes.steps(90) == {0.1: 9, 0.25: 23, 0.55: 50}
+    assert probes.steps(3) == {0.1: 1, 0.25: 1, 0.55: 2}
     assert probes.steps(1) == {}
 
 
