@@ -158,6 +158,8 @@ class Laws:
     def _allowed(self, group: Group) -> Callable[[Sequence[float]], bool]:
         path, simplex = self.mixtures.path, self.mixtures.simplex
         values = group.best.record.values
+        best = self._sweep.trial_with(values, "the best trial")
+        capped = any(each and each.mixture.max_repetition for each in (best.mae, best.align))
 
         def allowed(mix: Sequence[float]) -> bool:
             shares = self.mixtures.named(mix)
@@ -165,6 +167,8 @@ class Laws:
                 simplex.encode(path, shares)
             except ValueError:  # past a limit of the space
                 return False
+            if not capped:
+                return True
             trial = self._sweep.trial_with({**values, path: shares}, "a mix of the law")
             return excess_repetition(trial, self._data) is None
 

@@ -100,12 +100,13 @@ class Proposals:
         """
         if self.laws is None and self.merges is None:
             return
-        looks = [look for each in given if (look := self.mixtures.look(each.values))]
+        to_run = given[:trials]
+        looks = [look for each in to_run if (look := self.mixtures.look(each.values))]
         if self.laws:
             mixes: dict[tuple[str, ...], set[tuple[float, ...]]] = {}
             for look in looks:
                 mixes.setdefault(look.settings, set()).add(look.shares)
-            most = max(map(len, mixes.values()), default=0) + max(0, trials - len(given))
+            most = max(map(len, mixes.values()), default=0) + trials - len(to_run)
             if (lacking := self.laws.needed - most) > 0:
                 raise ValueError(
                     f"search.law: {len(self.mixtures.sources)} sources need {self.laws.needed} "

@@ -173,6 +173,20 @@ def test_coefficients_share_one_decode_and_change_nothing(
     assert not torch.equal(files[0], files[1])
 
 
+def test_a_list_of_one_number_an_endpoint_merges_any_number_of_them(
+    wide: dict[str, Dataset], store: StageStore
+) -> None:
+    ends = {f"w{seed}": init(seed) for seed in range(3)}
+    together = on_wide("features", ends, coefficients=[[0.0, 1.0, 0.0], [1 / 3] * 3])
+    run_chain(together, store, wide)
+    uniform = Stage(kind="average", settings={"method": "uniform"}, inputs=ends)
+    for index, weights in enumerate([ends["w1"], uniform]):
+        alone = on_wide("features", {"weights": weights})
+        run_chain(alone, store, wide)
+        found, expected = artifact(store, together, f"features_{index}"), artifact(store, alone)
+        assert torch.equal(found["features"], expected["features"])
+
+
 def test_endpoints_of_different_models_are_refused(
     wide: dict[str, Dataset], store: StageStore
 ) -> None:
