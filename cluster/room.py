@@ -15,14 +15,19 @@ IDLE_SECONDS = 20.0  # how long a gang without work keeps its room when nobody e
 
 
 class Room:
-    """CPUs and GPUs by our own account, first come first served. Whoever waits holds nothing.
+    """CPUs and GPUs by our own account. Whoever waits holds nothing.
+
+    Whoever unblocks most stands first in the queue, of equals whoever came first. Nobody overtakes
+    the first, so that a large gang is not starved by small stages.
 
     A gang keeps the room of the stage that it has ended, until the next stage of that shape takes
     both, the first in the queue has no other room, or IDLE_SECONDS have passed.
     """
 
-    def __init__(self) -> None:
-        self._queue: list[str] = []
+    def __init__(self, unblocks: Callable[[str], int] = lambda identity: 0) -> None:
+        """`unblocks`: how many stages wait for the one of this identity, as of now."""
+        self._unblocks = unblocks
+        self._queue: list[str] = []  # in the order of arrival
         self._stages: dict[str, Shape] = {}
         self._idle: dict[Gang, asyncio.TimerHandle] = {}  # the longest idle first
         self._leaving: set[Gang] = set()
@@ -35,7 +40,7 @@ class Room:
         self._queue.append(identity)
         try:
             check()
-            while self._queue[0] != identity or not self._is_room(shape):
+            while self._in_order()[0] != identity or not self._is_room(shape):
                 await asyncio.sleep(QUEUE_POLL_SECONDS)
                 check()
         finally:
@@ -52,11 +57,14 @@ class Room:
                 wait = asyncio.get_running_loop().call_later
                 self._idle[place.gang] = wait(IDLE_SECONDS, self._end, place.gang)
 
+    def _in_order(self) -> list[str]:
+        return sorted(self._queue, key=lambda identity: -self._unblocks(identity))
+
     def why(self, identity: str, need: Mapping[str, float]) -> str:
         """What a stage waits for."""
         if identity not in self._queue:
             return "another sweep on this storage runs it"
-        if ahead := self._queue.index(identity):
+        if ahead := self._in_order().index(identity):
             return f"{ahead} before it"
         free = self._free(self._idle, self._leaving)
         lacks = [f"{n:g} {name}, free {free[name]:g}" for name, n in need.items() if n]

@@ -52,7 +52,8 @@ class Stages:
         self._wanted_by: defaultdict[str, set[int]] = defaultdict(set)
         self._lines: defaultdict[str, dict[str, Stage]] = defaultdict(dict)  # trunks, by their run
         self._runs: dict[str, asyncio.Task[Record]] = {}  # identity -> the one that brings it
-        self._room = Room()
+        self._waiting_for: defaultdict[str, set[str]] = defaultdict(set)  # with all behind these
+        self._room = Room(lambda identity: len(self._waiting_for[identity]))
         self._workers = Workers()
         self._states: dict[str, dict[str, Any]] = {}  # identity -> its last event
         self._events: list[dict[str, Any]] = []
@@ -70,10 +71,12 @@ class Stages:
             StageDropped: the trial was dropped while it waited.
         """
         self._datasets = datasets[0]
-        for part in stage.chain():
+        for part in {part.identity: part for part in stage.chain()}.values():
             self._wanted_by[part.identity].add(trial)
             if part.kind in TRUNKS:
                 self._lines[part.line][part.identity] = part
+            for earlier in part.chain():
+                self._waiting_for[earlier.identity].add(part.identity)
         while True:
             try:
                 return asdict(await self._once(stage))

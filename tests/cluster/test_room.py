@@ -20,6 +20,7 @@ from trainables.stage import Stage
 from trainables.stage_store import StageStore
 
 ONE, TWO, HALF = (Shape(workers=n, cpus=c, gpus=0) for n, c in ((1, 2), (2, 2), (1, 1)))
+ALL = TWO
 STAGE, NEXT_STAGE = "a stage's attempt", "the next one's"
 
 
@@ -225,3 +226,33 @@ def test_what_trains_and_what_needs_a_gpu_runs_in_a_gang_and_the_rest_where_one_
 
     play(scene)
     assert log == [ran]
+
+
+def test_who_unblocks_most_stands_first_and_of_equals_who_came_first() -> None:
+    async def scene() -> None:
+        behind = {"busy": 0, "lone": 1, "trunk": 9, "other lone": 1}
+        there, begun = Room(behind.__getitem__), []
+
+        async def stage(name: str) -> None:
+            async with there.place(name, ALL, lambda: None):
+                begun.append(name)
+                await asyncio.sleep(0.05)
+
+        await asyncio.gather(*(stage(name) for name in behind))
+        assert begun == ["busy", "trunk", "lone", "other lone"]
+
+    play(scene)
+
+
+def test_a_stage_that_more_wait_for_meanwhile_moves_up_in_the_queue() -> None:
+    async def scene() -> None:
+        behind = {"busy": 0, "first": 1, "second": 1}
+        there = Room(behind.__getitem__)
+        asked = [asyncio.create_task(stay(there, name, ALL)) for name in behind]
+        await asyncio.sleep(0.02)
+        assert there.why("second", {}) == "1 before it"
+        behind["second"] = 5
+        assert there.why("first", {}) == "1 before it"
+        await asyncio.gather(*asked)
+
+    play(scene)

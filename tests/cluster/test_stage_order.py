@@ -84,3 +84,15 @@ def test_a_trunk_that_is_followed_is_wanted_by_who_wants_the_longer_one(
     followed = Stage(kind="align_trunk", settings={"align": {}, "step": 20}, after=trunk(10))
     bring(stages, followed)
     assert [stage.settings["step"] for stage in stages.begun] == [10, 20]
+
+
+def test_what_all_stand_on_unblocks_more_than_what_one_does(stages: WithoutWorkers) -> None:
+    bring(stages, branch(30), branch(10))
+    shared, longer, end = trunk(10), trunk(30), branch(10)
+    unblocks = stages._room._unblocks
+    assert unblocks(shared.identity) == 2  # itself and its branch
+    assert unblocks(longer.identity) == 2
+    assert unblocks(end.identity) == 1
+    below = Stage(kind="mae", settings={})
+    bring(stages, *(Stage(kind="align", settings={"n": n}, inputs={"start": below}) for n in "abc"))
+    assert unblocks(below.identity) == 4
