@@ -26,6 +26,7 @@ MOST_DRAWN = 100  # trials; what lies beyond is taken to cost what the later hal
 class Forecast:
     plan: Plan  # of the known trials and the drawn ones
     drawn: int
+    exact: bool  # nothing had to be drawn: a grid's points are known
     stages: float  # that the trials to be suggested add
     clips: float
     seconds: float | None  # device-seconds; None where nothing tells
@@ -59,6 +60,7 @@ def forecast(
     return Forecast(
         plan=whole,
         drawn=len(drawn),
+        exact=sweep.settings.search.sampler == "grid" and len(drawn) == plan.to_suggest,
         stages=len(more) + beyond * len(later),
         clips=sum(each.clips for each in more) + beyond * sum(each.clips for each in later),
         seconds=None if seconds is None else seconds + beyond * (seconds_later or 0.0),

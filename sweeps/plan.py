@@ -159,11 +159,13 @@ def plan_lines(plan: Plan) -> list[str]:
     """The plan in sentences; they also open the parent run in MLflow."""
     cached = sum(planned.cached for planned in plan.stages)
     uses = sum(len(planned.trials) for planned in plan.stages)
+    if not plan.known_trials:
+        return [f"All {plan.to_suggest} trials will be suggested by the sampler."]
     lines = [
         f"{len(plan.known_trials)} trials are known and stand on {len(plan.stages)} stages "
         f"(without sharing: {uses}); {cached} are done, {len(plan.missing)} to do.",
     ]
-    if plan.to_suggest:
+    if plan.to_suggest and plan.known_trials:
         lines.append(
             f"{plan.to_suggest} more trials will be suggested from the scores; the longest "
             f"known one takes {plan.trial_clips:,} clips, one with more endpoints or epochs more."

@@ -27,8 +27,9 @@ def print_plan(
 
     `devices`: numbers of them that the time is told for, beside DEVICES.
     """
-    console.print(plan_tree(plan, forecast))
-    for line in plan_lines(plan):
+    known = forecast.plan if forecast.exact else plan
+    console.print(plan_tree(known, forecast))
+    for line in plan_lines(known):
         console.print(line, highlight=False)
     print_time(forecast, console, devices)
 
@@ -50,7 +51,8 @@ def plan_tree(plan: Plan, forecast: Forecast) -> Tree:
 
     grow(tree, None)
     scoring = [each for each in plan.stages if each.stage.kind not in (*SHOWN, "init", "import")]
-    tree.add(f"[bold]scoring[/bold] {_together(scoring)}")
+    if scoring:
+        tree.add(f"[bold]scoring[/bold] {_together(scoring)}")
     if plan.to_suggest:
         tree.add(_not_known(plan, forecast))
     return tree

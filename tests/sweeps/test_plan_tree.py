@@ -125,3 +125,29 @@ class _Suggesting:
     def __init__(self, sweep: Sweep, space: Space) -> None:
         self.known = dict
         self.observations = list
+
+
+def test_a_grid_s_trials_are_all_known_and_stand_in_the_tree(tmp_path: Path) -> None:
+    space = {
+        "parameters": {
+            "align.epochs": {"type": "choice", "values": [4, 8]},
+            "average.coefficient": {"type": "choice", "values": [0.5, 1.0]},
+        }
+    }
+    trial = {f"trial__{key}": value for key, value in HORIZON_FREE.items()}
+    together = {"trial__average__method": "wise_ft", "trial__average__scored_together": [0.5, 1.0]}
+    sweep = Sweep(
+        write_toy_sweep(
+            tmp_path, space=space, search__sampler="grid", search__trials=4, **trial, **together
+        ),
+        {},
+    )
+    parsed = parse_space(space, "space")
+    costs = costs_at(tmp_path / "stages")
+    plan = make_plan({}, 4, toy_data(), costs)
+    foreseen = forecast(sweep, parsed, _Suggesting(sweep, parsed), plan, toy_data(), costs)
+    console = Console(file=io.StringIO(), width=200)
+    print_plan(plan, foreseen, console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "4 trials known" in text and "suggested" not in text
+    assert "trials 0, 1, 2, 3" in line_with(text, "align trunk", "to step 6")
