@@ -169,7 +169,7 @@ class Search:
                 self.failed(record.number, excess)
                 record = self._new()
             if record is None:
-                self._no_more = True
+                self._no_more = not self.given_only
                 return None
             record = self._write(
                 record,

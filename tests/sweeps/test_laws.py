@@ -375,6 +375,7 @@ def with_merges(
     assert {record.origin for record in search.records} == {"baseline"}
     merged(search, losses)
     search.given_only = False
+    assert search.unfinished() == 7  # the search itself is still to come
     run_to_end(search, best_at(0.3, noise=0.001))
     return search
 
