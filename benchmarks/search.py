@@ -2,6 +2,7 @@
 
     python benchmarks/search.py                          all samplers, 50 seeds, on world 21
     python benchmarks/search.py --world 20 --seeds 10    the world that ours was tuned on
+    python benchmarks/search.py --simulated 1            a made-up world, larger than was recorded
 
 A table of benchmarks/record_search.py answers for training. A trial costs what its stages took,
 each paid once in a replay; of one that ASHA stops, the epochs up to its stop. A replay ends when
@@ -33,7 +34,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from search_spaces.space import Space, load_space  # noqa: E402
+from search_spaces.points import grid  # noqa: E402
+from search_spaces.space import Space, load_space, parse_space  # noqa: E402
 from search_spaces.study import Study  # noqa: E402
 
 SAMPLERS = ("random", "tpe", "gp", "asha+tpe", "cost_aware")
@@ -77,14 +79,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--world", type=int, default=21)
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--world", type=int, default=21, help="a recorded world")
+    which.add_argument("--simulated", type=int, help="seed of a made-up world, instead")
     parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--samplers", nargs="+", default=list(SAMPLERS), choices=SAMPLERS)
     arguments = parser.parse_args()
-    world = load_world(arguments.world)
+    simulated = arguments.simulated is not None
+    world = made_up(arguments.simulated) if simulated else load_world(arguments.world)
+    name = f"simulated {arguments.simulated}" if simulated else f"world {arguments.world}"
     best = max(world.means, key=lambda key: world.means[key])
     within = sum(mean >= world.target for mean in world.means.values())
-    print(f"world {arguments.world}: {len(world.means)} configurations, best mean", end=" ")
+    print(f"{name}: {len(world.means)} configurations, best mean", end=" ")
     print(f"{world.means[best]:.3f} (standard error {world.error:.3f}) at {best}; {within} within")
     found: dict[str, dict[str, Any]] = {}
     for sampler in arguments.samplers:
@@ -102,7 +108,7 @@ def main() -> int:
             ratios[kind] = round(ours / min(known), 2) if known and ours is not None else None
     result = {
         "benchmark": "search",
-        "world": arguments.world,
+        "world": name,
         "seeds": arguments.seeds,
         "grid_seconds": round(world.price(average(world.trials))),
         "within": within,
@@ -128,6 +134,52 @@ def load_world(number: int) -> World:
             stages={identity: each["seconds"] for identity, each in stages.items()},
             trained=[identity for identity, each in stages.items() if each["kind"] == "align"],
         )
+    everywhere = set.intersection(*(set(each) for each in trials.values()))
+    return World(
+        space, {s: {k: each[k] for k in each if k in everywhere} for s, each in trials.items()}
+    )
+
+
+def made_up(seed: int) -> World:
+    """495 configurations: shares under two mixing laws, epochs of both stages, coefficients.
+
+    Longer stages score more and cost more; coefficients only their features. Two training seeds.
+    """
+    draw = np.random.default_rng(seed)
+    space = parse_space(
+        {
+            "parameters": {
+                "mae.epochs": {"type": "choice", "values": [0, 2, 4]},
+                "align.epochs": {"type": "int", "low": 1, "high": 3},
+                "average.coefficient": {"type": "float", "low": 0.0, "high": 1.0, "step": 0.25},
+                "shares": {"type": "simplex", "over": ["synthetic", "scenes"], "step": 0.1},
+            }
+        },
+        where="made up",
+    )
+    rises = draw.uniform(1.0, 3.0, size=2)  # of each dataset's loss away from its source
+    gain, per_epoch = draw.uniform(-0.02, 0.04), draw.uniform(0.0, 0.03)
+    peak = draw.uniform(0.3, 1.0)  # the best coefficient
+    trials: dict[int, dict[str, Trial]] = {0: {}, 1: {}}
+    for values in grid(space):
+        share = values["shares"]["synthetic"]
+        mae, align, at = (
+            values[f"{k}"] for k in ("mae.epochs", "align.epochs", "average.coefficient")
+        )
+        mix = at * share  # between scenes alone and the mix
+        loss = [0.3 + 0.2 * math.exp(-rises[0] * mix), 0.1 + 0.2 * math.exp(-rises[1] * (1 - mix))]
+        score = 1 - sum(loss) / 2 + gain * mae / 2 + per_epoch * align - 0.05 * (at - peak) ** 2
+        names = {f"mae {mae}": 30.0 * mae, f"w0 {mae} {align}": 40.0 * align}
+        names[f"w1 {mae} {align} {share}"] = 40.0 * align if share else 0.0
+        names |= {f"features {mae} {align} {share}": 15.0, f"probe {key_of(values)}": 2.0}
+        for training_seed, found in trials.items():
+            heldout = [
+                score - 0.1 * (1 - e / 3) + draw.normal(0, 0.02) for e in range(1, align + 1)
+            ]
+            noisy = score + draw.normal(0, 0.008)
+            stages = {f"{training_seed} {name}": cost for name, cost in names.items() if cost}
+            trained = [name for name in stages if " w" in name]
+            found[key_of(values)] = Trial(noisy, heldout, stages, trained)
     return World(space, trials)
 
 
