@@ -95,6 +95,7 @@ def changes(folder: Path, clips_per_epoch: int) -> dict[str, Any]:
         "search.concurrent": 12,
         "search.baselines": False,
         "search.points": [],
+        "search.law": None,
     }
 
 

@@ -89,10 +89,10 @@ def _time(seconds: float | None) -> str:
 
 
 def _parent(planned: PlannedStage, shown: dict[str, PlannedStage]) -> str | None:
-    """What it hangs on: the trunk it goes on from or branches off, else the first of its inputs."""
+    """What it hangs on: the trunk it goes on from or branches off, else the last of its inputs."""
     before = [shown[each] for each in reversed(planned.waits_for) if each in shown]
     trunks = [each for each in before if each.stage.kind in TRUNKS]
-    first = [*trunks[:1], *before[-1:]]
+    first = [*trunks[:1], *before[:1]]
     return first[0].stage.identity if first else None
 
 
