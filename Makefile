@@ -1,7 +1,7 @@
 # Two commands: `make demo` and `make test`. Each makes the environment it needs in .venv first.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: demo ui test test-slow check claim gestures clean help
+.PHONY: demo ui test test-slow faults chaos check claim gestures clean help
 
 PORT ?= 5000
 STORAGE ?= runs
@@ -24,6 +24,12 @@ test: $(INSTALLED) check ## lint, types and every test that does not take minute
 
 test-slow: $(INSTALLED) ## the rest: clusters of several nodes on this machine, one with PostgreSQL
 	.venv/bin/pytest -m slow
+
+faults: $(INSTALLED) ## kills workers, drivers, nodes and heads under a sweep, and looks what is lost
+	.venv/bin/pytest -s -m slow tests/faults
+
+chaos: $(INSTALLED) ## thirty random kills under one sweep: half an hour or so on 2 cores
+	$(RUN) benchmarks/chaos.py
 
 check: $(INSTALLED) ## ruff and mypy
 	.venv/bin/ruff check .

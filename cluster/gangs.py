@@ -35,6 +35,7 @@ class Gang:
 
     def __init__(self, shape: Shape, over: asyncio.Future[None]) -> None:
         self.shape, self.over = shape, over
+        self.nodes: set[str] = set()  # where its workers ran the last stage
         self._number = 0
         self._prepare_order()
 
@@ -69,8 +70,7 @@ class Gang:
     ) -> tuple[int, Attempt] | None:
         """What worker `rank` asks: the order after `number`, which ended with a `mistake` or not.
 
-        A worker that asks after 0 is new. Ray Train may have put it in the place of one whose
-        node was reclaimed: it gets the order that runs. None: there are no more.
+        A worker that asks after 0 is new. None: there are no more.
 
         Raises:
             StageFailed: no other worker made that mistake, and they may wait for this one for
@@ -86,8 +86,6 @@ class Gang:
             await _first_of(all_said, self.over, seconds=patience)
             if not all_said.done() and not self.over.done():
                 raise StageFailed(mistake)
-        elif number == 0:
-            self._said.pop(rank, None)
         await _first_of(self._order, self.over)
         attempt = None if self.over.done() else self._order.result()
         return None if attempt is None else (self._number, attempt)
@@ -158,8 +156,9 @@ def _train_run(name: str, shape: Shape, stages: Any) -> None:
             run_config=RunConfig(
                 name=name,
                 storage_path=scratch,
-                # A node that is reclaimed costs no attempt; every other failure is for `Stages`.
-                failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
+                failure_config=FailureConfig(  # every failure is for `Stages`
+                    max_failures=0, controller_failure_limit=0, max_preemption_failures=0
+                ),
             ),
         )
         trainer.fit()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -39,9 +40,18 @@ def shape_of(stage: Stage, execution: Execution) -> Shape:
 
 
 def in_all() -> dict[str, float]:
-    """The CPUs and GPUs that there are, or that the autoscaler would start."""
-    there, limits = ray.cluster_resources(), _autoscaling_limits() or {}
+    """The CPUs and GPUs that there are and that stay, or that the autoscaler would start."""
+    there, limits = Counter(ray.cluster_resources()), _autoscaling_limits() or {}
+    if going := nodes_going():
+        for node in ray.nodes():
+            if node["Alive"] and node["NodeID"] in going:
+                there.subtract(node["Resources"])
     return {name: max(there.get(name, 0.0), limits.get(name, 0.0)) for name in ("CPU", "GPU")}
+
+
+def nodes_going() -> set[str]:
+    """Ids of the nodes that are being taken back or stopped: Ray starts nothing there any more."""
+    return set(ray._private.state.state.get_draining_nodes())
 
 
 def what_is_short(stage: Stage, execution: Execution) -> str | None:

@@ -31,6 +31,13 @@ class Room:
         self._stages: dict[str, Shape] = {}
         self._idle: dict[Gang, asyncio.TimerHandle] = {}  # the longest idle first
         self._leaving: set[Gang] = set()
+        self._going: set[str] = set()
+
+    def vacate(self, going: set[str]) -> None:
+        """No gang waits for its next stage on one of these nodes, which are going away."""
+        self._going = going
+        for gang in [gang for gang in self._idle if gang.nodes & going]:
+            self._end(gang)
 
     @asynccontextmanager
     async def place(
@@ -56,6 +63,7 @@ class Room:
             if place.gang is not None and not place.gang.over.done():
                 wait = asyncio.get_running_loop().call_later
                 self._idle[place.gang] = wait(IDLE_SECONDS, self._end, place.gang)
+                self.vacate(self._going)
 
     def _in_order(self) -> list[str]:
         return sorted(self._queue, key=lambda identity: -self._unblocks(identity))

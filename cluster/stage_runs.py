@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from ray.exceptions import (
 )
 
 from cluster.resources import Shape
+from cluster.vital_signs import Process, pulse
 from trainables.config import Execution
 from trainables.data.catalog import Dataset
 from trainables.intermediate_probes import IntermediateProbes
@@ -38,12 +38,12 @@ class Attempt:
     store: StageStore
     datasets: ray.ObjectRef
     execution: Execution
-    stages: Any  # the `Stages` actor, asked whether the stage is still wanted
+    stages: Any  # the `Stages` actor: told that the stage goes on, asked whether it is wanted
     probes: IntermediateProbes | None
 
 
 def work(attempt: Attempt, rank: int = 0) -> str | None:
-    """Run the stage on this process until it is finished, or stopped because nobody wants it.
+    """Run the stage on this process until it is finished, or stopped: unwanted, or not wanted here.
 
     `rank`: this process's among those that run it.
 
@@ -53,16 +53,24 @@ def work(attempt: Attempt, rank: int = 0) -> str | None:
     from trainables.stage_run import NonFiniteLoss, StageStopped
     from trainables.stages.run import run_stage
 
-    attempt.stages.at_work.remote(attempt.stage.identity, rank, socket.gethostname())
+    stages, identity = attempt.stages, attempt.stage.identity
+    stages.at_work.remote(identity, rank, Process.this())
     datasets: Mapping[str, Dataset] = ray.get(attempt.datasets)
 
     def unwanted() -> bool:
-        answer: bool = ray.get(attempt.stages.unwanted.remote(attempt.stage.identity))
+        answer: bool = ray.get(stages.unwanted.remote(identity))
         return answer
 
+    beat = pulse(lambda: stages.beat.remote(identity, rank))
     try:
         run_stage(
-            attempt.stage, attempt.store, datasets, attempt.execution, unwanted, attempt.probes
+            attempt.stage,
+            attempt.store,
+            datasets,
+            attempt.execution,
+            unwanted,
+            attempt.probes,
+            beat,
         )
     except StageStopped:
         pass
@@ -86,10 +94,16 @@ def run_task(attempt: Attempt, shape: Shape) -> None:
         raise StageFailed(mistake)
 
 
+class Stuck(Exception):
+    """Workers that took no step for too long, and were killed."""
+
+
 def explain(error: BaseException) -> tuple[str, bool]:
     """Why an attempt failed, and whether another one may go better."""
     if isinstance(error, StageFailed):
         return str(error), False
+    if isinstance(error, Stuck):
+        return str(error), True
     errors = _causes(error)
     if any(isinstance(cause, DEATHS) for cause in errors):
         return "a worker process died (killed, out of memory, or its node is gone)", True

@@ -10,23 +10,25 @@ import os
 import secrets
 import socket
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import asdict
-from itertools import count
 from typing import Any
 
 import ray
 
 from cluster.gangs import Place, Workers
-from cluster.resources import shape_of, what_is_short
+from cluster.resources import nodes_going, shape_of, what_is_short
 from cluster.room import Room
-from cluster.stage_runs import Attempt, StageFailed, explain
+from cluster.stage_events import StageEvents
+from cluster.stage_runs import Attempt, StageFailed, Stuck, explain
+from cluster.vital_signs import HangLimits, Process, Watch
 from trainables.config import Execution
 from trainables.intermediate_probes import IntermediateProbes
 from trainables.stage import TRUNKS, Stage, executed_as
 from trainables.stage_store import LEASE_SECONDS, Record, StageStore
 
 POLL_SECONDS = 0.2
+LATE_SECONDS = 1.0  # more than so long between two looks at an attempt is our own silence
 
 
 class StageDropped(Exception):
@@ -42,12 +44,15 @@ class Stages:
         executions: dict[str, Execution],
         attempts: int,
         probes: IntermediateProbes | None,
+        limits: HangLimits,
     ) -> None:
         self._store = store
         self._datasets: ray.ObjectRef = None  # comes with each call, as it must outlive a restart
         self._executions = executions  # by `executed_as`
         self._attempts = attempts
         self._probes = probes
+        self._watch = Watch(limits, nodes_going)
+        self._nodes: asyncio.Task[None] | None = None
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._wanted_by: defaultdict[str, set[int]] = defaultdict(set)
         self._lines: defaultdict[str, dict[str, Stage]] = defaultdict(dict)  # trunks, by their run
@@ -55,10 +60,8 @@ class Stages:
         self._waiting_for: defaultdict[str, set[str]] = defaultdict(set)  # with all behind these
         self._room = Room(lambda identity: len(self._waiting_for[identity]))
         self._workers = Workers()
-        self._states: dict[str, dict[str, Any]] = {}  # identity -> its last event
-        self._events: list[dict[str, Any]] = []
-        self._attempt_events: dict[str, dict[str, Any]] = {}  # identity -> its last "started"
-        self._hosts: dict[str, dict[int, str]] = {}  # identity -> rank -> host, of that attempt
+        self._events = StageEvents()
+        self._failed: Counter[str] = Counter()  # identity -> attempts that count
 
     async def want(self, stage: Stage, trial: int, datasets: list[ray.ObjectRef]) -> dict[str, Any]:
         """The record of `stage`, once it is finished.
@@ -71,6 +74,8 @@ class Stages:
             StageDropped: the trial was dropped while it waited.
         """
         self._datasets = datasets[0]
+        if self._nodes is None:
+            self._nodes = asyncio.create_task(self._watch.nodes(self._room.vacate))
         for part in {part.identity: part for part in stage.chain()}.values():
             self._wanted_by[part.identity].add(trial)
             if part.kind in TRUNKS:
@@ -92,9 +97,13 @@ class Stages:
     async def unwanted(self, identity: str) -> bool:
         return not self._wanted_by[identity]
 
-    async def at_work(self, identity: str, rank: int, host: str) -> None:
+    async def at_work(self, identity: str, rank: int, process: Process) -> None:
         """A worker says where it runs the stage."""
-        self._hosts[identity][rank] = host
+        self._watch.at_work(identity, rank, process)
+
+    async def beat(self, identity: str, rank: int) -> bool:
+        """A worker says that it has taken a step. Whether it must leave that place."""
+        return self._watch.beat(identity, rank)
 
     async def next_order(
         self, gang: str, rank: int, number: int, mistake: str | None
@@ -103,8 +112,8 @@ class Stages:
         return await self._workers.next_order(gang, rank, number, mistake)
 
     async def events(self, since: int) -> tuple[list[dict[str, Any]], int]:
-        """What happened from event number `since` on, and the number to ask from next."""
-        return self._events[since:], len(self._events)
+        """See `StageEvents.since`."""
+        return self._events.since(since)
 
     async def status(self) -> list[dict[str, Any]]:
         """The last event of each stage that runs or waits.
@@ -112,21 +121,15 @@ class Stages:
         One that runs has `attempt`, `since` when that runs, and the `hosts` of its workers; for
         one that is queued, `why` says what it lacks.
         """
-        last = self._states.values()
-        running = [event for event in last if event["state"] in ("started", "progress", "retry")]
-        queued = [event for event in last if event["state"] == "queued"]
-        return [
-            *({**event, **self._attempt_now(event["identity"])} for event in running),
-            *(
-                {**event, "why": self._room.why(event["identity"], event["needs"])}
-                for event in queued
-            ),
+        running = [
+            {**event, "hosts": self._watch.of(event["identity"]).hosts()}
+            for event in self._events.running()
         ]
-
-    def _attempt_now(self, identity: str) -> dict[str, Any]:
-        began = self._attempt_events[identity]
-        hosts = sorted({*self._hosts[identity].values()})
-        return {"attempt": began["attempt"], "since": began["time"], "hosts": hosts}
+        queued = [
+            {**event, "why": self._room.why(event["identity"], event["needs"])}
+            for event in self._events.queued()
+        ]
+        return running + queued
 
     async def _once(self, stage: Stage) -> Record:
         if stage.identity not in self._runs:
@@ -173,6 +176,7 @@ class Stages:
     async def _alone(self, stage: Stage, execution: Execution) -> Record:
         """Run the stage when the cluster has room and no other sweep on this storage runs it."""
         shape = shape_of(stage, execution)
+        self._failed[stage.identity] = 0
         self._tell(stage, "queued", needs=shape.need())
         while True:
             while self._leased_by_other(stage.identity):
@@ -189,36 +193,47 @@ class Stages:
                     return record
                 self._store.renew_lease(stage.identity, self._owner)
                 try:
-                    return await self._attempts_at(stage, execution, place)
+                    record = await self._attempts_at(stage, execution, place)
                 finally:
                     self._store.release_lease(stage.identity)
+            if record is not None:
+                return record
+            self._tell(stage, "queued", needs=shape.need())
 
-    async def _attempts_at(self, stage: Stage, execution: Execution, place: Place) -> Record:
-        """Attempts until one finishes, none is left, or another would end the same way."""
-        for number in count(1):
+    async def _attempts_at(self, stage: Stage, execution: Execution, place: Place) -> Record | None:
+        """Attempts until one finishes, none is left, or another would end the same way.
+
+        None: a node of that place is going away. It goes on elsewhere, at the cost of no attempt.
+        """
+        while True:
+            number = self._failed[stage.identity] + 1
             self._store.begin_attempt(stage.identity)
+            signs = self._watch.begin(stage.identity)
             self._tell(stage, "started", attempt=number)
             error = await self._attempt(stage, execution, place)
             record = self._record(stage)
             if record is not None:
                 self._tell(stage, "finished", record=asdict(record))
                 return record
-            if error is None:
+            if error is None and not signs.told_to_leave:
                 self._tell(stage, "stopped", reason="no trial wants it; its checkpoint is kept")
                 raise StageDropped(stage.identity)
-            reason, again = explain(error)
+            reason, again = ("its node is going away", True) if error is None else explain(error)
             if not again:
                 raise self._failure(stage, reason)
+            if self._watch.must_leave(signs):
+                self._tell(stage, "retry", reason=f"{reason}; it was told to leave", attempt=number)
+                return None
+            self._failed[stage.identity] = number
             if number == self._attempts:
                 raise self._failure(stage, f"{reason}; {number} attempts")
             self._tell(stage, "retry", reason=reason, attempt=number)
             self._check_wanted(stage)
-        raise AssertionError("count() does not end")
 
     async def _attempt(
         self, stage: Stage, execution: Execution, place: Place
     ) -> BaseException | None:
-        """One attempt: hand on its progress, hold its lease, return its error."""
+        """One attempt: hand on its progress, hold its lease, end it if stuck, return its error."""
         attempt = Attempt(
             stage=stage,
             store=self._store,
@@ -227,11 +242,19 @@ class Stages:
             stages=ray.get_runtime_context().current_actor,
             probes=self._probes,
         )
+        signs = self._watch.of(stage.identity)
         running = asyncio.create_task(self._workers.run(attempt, place))
-        last_epoch, renewed = 0.0, time.monotonic()
+        last_epoch, renewed, stuck = 0.0, time.monotonic(), None
+        looked = time.monotonic()
         try:
             while not running.done():
                 await asyncio.wait({running}, timeout=POLL_SECONDS)
+                passed, looked = time.monotonic() - looked, time.monotonic()
+                if why := signs.tick(min(passed, LATE_SECONDS)):
+                    stuck = why
+                    for rank, worker in signs.workers.items():
+                        signs.at_work(rank, worker)
+                        worker.kill()
                 for point in self._store.progress(stage.identity):
                     if point["epoch"] > last_epoch:
                         last_epoch = point["epoch"]
@@ -241,7 +264,9 @@ class Stages:
                     renewed = time.monotonic()
         finally:
             await asyncio.wait({running})  # if the storage fails: a gang at work is not left
-        return running.exception()
+            if place.gang is not None:
+                place.gang.nodes = signs.nodes()
+        return running.exception() if stuck is None else Stuck(f"{stuck}: killed")
 
     def _record(self, stage: Stage) -> Record | None:
         try:
@@ -269,16 +294,4 @@ class Stages:
         return host != socket.gethostname() or os.path.exists(f"/proc/{pid}")
 
     def _tell(self, stage: Stage, state: str, **details: Any) -> None:
-        event = {
-            "identity": stage.identity,
-            "kind": stage.kind,
-            "state": state,
-            "trials": sorted(self._wanted_by[stage.identity]),
-            "time": time.time(),
-            **details,
-        }
-        self._events.append(event)
-        self._states[stage.identity] = event
-        if state == "started":
-            self._attempt_events[stage.identity] = event
-            self._hosts[stage.identity] = {}
+        self._events.tell(stage, state, self._wanted_by[stage.identity], **details)

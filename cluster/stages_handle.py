@@ -10,6 +10,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.resources import driver_resources, what_is_short
 from cluster.stages import Stages
+from cluster.vital_signs import HangLimits
 from trainables.config import Execution
 from trainables.data.catalog import Dataset
 from trainables.intermediate_probes import IntermediateProbes
@@ -32,6 +33,10 @@ class Executions(Protocol):
     def tasks(self) -> Execution: ...
     @property
     def attempts(self) -> int: ...
+    @property
+    def hang_seconds(self) -> float | None: ...
+    @property
+    def first_step_seconds(self) -> float | None: ...
     @property
     def driver_resource(self) -> str | None: ...
 
@@ -72,7 +77,12 @@ class StagesHandle:
         }
         self._datasets = ray.put(dict(datasets))
         self.probes = probes
-        self._actor = actor.remote(self.store, self._executions, executions.attempts, probes)
+        limits = HangLimits(
+            seconds=executions.hang_seconds, first_step_seconds=executions.first_step_seconds
+        )
+        self._actor = actor.remote(
+            self.store, self._executions, executions.attempts, probes, limits
+        )
 
     def check_room(self, stages: Iterable[Stage]) -> None:
         """Raises ValueError, saying what is short, if the cluster can never run one of them."""

@@ -27,7 +27,7 @@ from trainables.settings import parse
 from trainables.stage import Stage
 from trainables.trial import TrialStages, trial_stages
 
-DRIVER_RESTARTS = 2  # of a trial whose waiting process died
+DRIVER_RESTARTS = 20  # of a trial whose waiting process died: with its node, as a rule
 # No CPU, or waiting trials would keep stages from theirs. Tune wants something: a byte.
 DRIVER = {"CPU": 0, "memory": 1}
 POLL_SECONDS = 0.5

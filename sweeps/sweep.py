@@ -48,7 +48,12 @@ class ExecutionSettings(Settings):
     align: Execution
     finetune: Execution
     tasks: Execution
-    attempts: Positive  # of a stage whose worker dies
+    attempts: Positive  # of a stage whose worker dies or hangs
+    # A stage that takes no step (or batch of clips) for so long hangs: its workers are killed and
+    # it is tried again from its checkpoint. Before an attempt's first step, which may compile or
+    # wait for a cold disk, the other limit holds. null: for ever.
+    hang_seconds: Annotated[float, Field(gt=0)] | None
+    first_step_seconds: Annotated[float, Field(gt=0)] | None
     # A custom resource of the nodes that stay (not spot): what only waits for training runs there,
     # that is the trials' drivers, the `Stages` actor and Train's controllers. null: anywhere.
     driver_resource: Annotated[str, Field(min_length=1)] | None

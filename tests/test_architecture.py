@@ -26,7 +26,7 @@ ONLY_HERE = {
         f"cluster/{name}.py"
         for name in (
             *("ray_session", "resources", "gangs", "tune"),
-            *("stages", "stages_handle", "stage_runs"),
+            *("stages", "stages_handle", "stage_runs", "vital_signs", "spot_warning"),
         )
     },
     "mlflow": {"cluster/mlflow_runs.py"},

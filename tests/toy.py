@@ -200,6 +200,8 @@ def toy_sweep_data(**overrides: Any) -> dict[str, Any]:
             "finetune": CPU,
             "tasks": CPU,
             "attempts": 3,
+            "hang_seconds": None,
+            "first_step_seconds": None,
             "driver_resource": None,
             "clips_per_second": None,
             "device_teraflops": None,

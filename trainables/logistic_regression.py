@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -41,13 +41,18 @@ class LogisticRegression:
 
 
 def fit(
-    features: Tensor, labels: Tensor, l2_grid: Sequence[float], classes: int
+    features: Tensor,
+    labels: Tensor,
+    l2_grid: Sequence[float],
+    classes: int,
+    beat: Callable[[], object] = lambda: None,
 ) -> list[LogisticRegression]:
     """For each l2 the minimum of mean cross-entropy + l2 / 2 * |weight|^2, largest l2 first.
 
     By full-batch L-BFGS from 0 for the largest penalty, and for the others from the optimum of the
     one before. Features [N, D] are standardised by their own mean and deviation; the bias has no
     penalty. In scikit-learn's terms C = 1 / (l2 * N). The same input gives the same output.
+    `beat` is called each time the loss was computed.
     """
     values = features.double()
     mean = values.mean(dim=0)
@@ -58,7 +63,7 @@ def fit(
     weight, bias = values.new_zeros(len(seen), values.shape[1]), values.new_zeros(len(seen))
     fits = []
     for l2 in sorted(l2_grid, reverse=True):
-        weight, bias = _minimum(standardised, target, l2, weight, bias)
+        weight, bias = _minimum(standardised, target, l2, weight, bias, beat)
         fits.append(
             LogisticRegression(
                 l2=l2, mean=mean, scale=scale, weight=weight, bias=bias, seen=seen, classes=classes
@@ -68,7 +73,12 @@ def fit(
 
 
 def _minimum(
-    values: Tensor, target: Tensor, l2: float, weight: Tensor, bias: Tensor
+    values: Tensor,
+    target: Tensor,
+    l2: float,
+    weight: Tensor,
+    bias: Tensor,
+    beat: Callable[[], object],
 ) -> tuple[Tensor, Tensor]:
     """Weight [K, D] and bias [K] at the optimum, searched from those given."""
     weight, bias = (start.clone().requires_grad_() for start in (weight, bias))
@@ -87,6 +97,7 @@ def _minimum(
         value = F.cross_entropy(logits, target) + l2 / 2 * weight.square().sum()
         value = SCALE * value
         value.backward()
+        beat()
         return value.item()
 
     solver.step(loss)

@@ -19,7 +19,7 @@ from trainables.stage_store import StageStore
 
 
 class StageStopped(Exception):
-    """The stage is no longer wanted; its checkpoint is kept."""
+    """The stage is no longer wanted, or not here; its checkpoint is kept."""
 
 
 class NonFiniteLoss(Exception):
@@ -44,7 +44,8 @@ class StageRun:
     store: StageStore
     datasets: Mapping[str, Dataset]
     execution: Execution
-    should_stop: Callable[[], bool]
+    should_stop: Callable[[], bool]  # asked at checkpoints
+    beat: Callable[[], bool]  # after each step or batch: a sign of life; True: leave this place
     device: torch.device
     gpu: GpuMeter
     probes: IntermediateProbes | None = None  # of what aligns

@@ -28,6 +28,7 @@ from trainables.training_settings import OptimizerSettings
 from trainables.training_state import TrainingState
 
 AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+LEAVE = "leave"
 STEP_STREAM = 2  # second word of a step's seed: apart from masks and augmentation
 
 
@@ -63,7 +64,7 @@ def train(
 
     Raises:
         NonFiniteLoss: before the optimizer step, on all processes alike.
-        StageStopped: after a checkpoint, when the run is no longer wanted.
+        StageStopped: after a checkpoint, when the run is no longer wanted, or must leave.
         ValueError: too many clips that cannot be read.
     """
     objective.to(run.device)
@@ -81,7 +82,7 @@ def train(
     remaining = range(progress.step, data.steps)
     for step, batch in zip(remaining, data.batches(progress.step), strict=True):
         lr = learning_rate(step, data.steps, optimizer)
-        _step(model, state, batch, run, optimizer, lr=lr, seed=seed)
+        leave = _step(model, state, batch, run, optimizer, lr=lr, seed=seed)
         progress.step = step + 1
         if averages is not None:
             averages.after_step(progress.step)
@@ -109,11 +110,12 @@ def train(
                 point = {"epoch": epoch, **progress.point, "lr": lr, **times}
                 run.store.add_progress(run.stage.identity, point)
             clock = _Clock(progress.step)
-        if inside == 0 or progress.step % run.execution.checkpoint_every_steps == 0:
+        if inside == 0 or leave or progress.step % run.execution.checkpoint_every_steps == 0:
             state.gather_replaced()
             data.check_replaced(progress.replaced)
             state.save(run)
-            if progress.step < data.steps and from_first(rank() == 0 and run.should_stop()):
+            ended = progress.step == data.steps
+            if not ended and (leave or from_first(rank() == 0 and run.should_stop())):
                 raise StageStopped(f"{run.stage.kind} {run.stage.identity}, step {progress.step}")
     state.gather_replaced()  # of a trunk that ends inside an epoch
     return state
@@ -128,13 +130,14 @@ def _step(
     *,
     lr: float,
     seed: int,
-) -> None:
-    """One optimizer step on a global batch."""
+) -> bool:
+    """One optimizer step on a global batch. Returns whether any process must leave after it."""
     step, scaler = state.progress.step, state.scaler
     words = np.random.SeedSequence([seed, STEP_STREAM, step, rank()])
     torch.manual_seed(int(words.generate_state(1, np.uint64)[0]))
     model.train()
     sums = _backward(model, batch, run, settings, scaler)
+    leave = sums.pop(LEAVE) > 0
     loss = sums["loss"] / settings.batch_size
     if not math.isfinite(loss):
         raise NonFiniteLoss(step, loss)
@@ -150,6 +153,7 @@ def _step(
     for name, value in sums.items():
         state.progress.sums[name] = state.progress.sums.get(name, 0.0) + value
     state.replaced_here.update(batch.unreadable)
+    return leave
 
 
 def _backward(
@@ -159,7 +163,11 @@ def _backward(
     settings: OptimizerSettings,
     scaler: torch.amp.GradScaler,
 ) -> dict[str, float]:
-    """Leave the gradient of the mean loss over the global batch; return sums over its clips."""
+    """Leave the gradient of the mean loss over the global batch; return sums over its clips.
+
+    Among them LEAVE, how many processes must leave: in the same message, so that all do so after
+    the same step.
+    """
     parts = batch.split(run.execution.per_device_batch or len(batch))
     # DistributedDataParallel averages gradients over the processes; this makes it a sum.
     weight = world_size() / settings.batch_size
@@ -177,6 +185,7 @@ def _backward(
         for name, value in values.items():
             total = value.detach().sum(dtype=torch.float64)
             totals[name] = totals[name] + total if name in totals else total
+    totals[LEAVE] = torch.tensor(float(run.beat()), dtype=torch.float64, device=run.device)
     everywhere = summed(torch.stack(list(totals.values())))
     return dict(zip(totals, everywhere.tolist(), strict=True))
 

@@ -33,6 +33,8 @@ class Executions:
     finetune: Execution = field(default_factory=lambda: toy_execution(workers=2))
     tasks: Execution = field(default_factory=toy_execution)
     attempts: int = 2
+    hang_seconds: float | None = None
+    first_step_seconds: float | None = None
     driver_resource: str | None = None
 
 

@@ -60,6 +60,14 @@ def test_the_head_is_on_demand_and_gpu_nodes_come_on_spot_and_go_when_idle(cloud
         assert on_spot(worker["node_config"])
 
 
+@pytest.mark.parametrize("cloud", CLOUDS)
+def test_spot_nodes_listen_for_the_warning_of_their_cloud_once_their_ray_runs(cloud: str) -> None:
+    config = prepared(cloud)
+    start = config["worker_start_ray_commands"][-1]
+    assert start.index("ray start") < start.index(f"python -m cluster.spot_warning {cloud} ")
+    assert not any("spot_warning" in command for command in config["head_start_ray_commands"])
+
+
 def on_spot(node: dict[str, Any]) -> bool:
     aws = node.get("InstanceMarketOptions", {}).get("MarketType") == "spot"
     return aws or node.get("scheduling", {}).get("provisioningModel") == "SPOT"

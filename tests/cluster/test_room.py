@@ -153,19 +153,23 @@ def test_a_worker_that_fails_alone_is_told_so_and_the_stage_fails_once_the_gang_
     play(scene)
 
 
-def test_a_worker_that_came_back_on_another_node_gets_the_order_that_runs() -> None:
+def test_a_gang_on_a_node_that_goes_away_is_told_to_end_and_no_stage_is_given_it() -> None:
     async def scene() -> None:
-        gang = a_gang(TWO)
-        running = asyncio.create_task(gang.run(STAGE))
-        await asyncio.gather(asks(gang, 0), asks(gang, 1))
-        asks(gang, 0, 1)  # it is done, then its node is reclaimed
-        await asyncio.sleep(0)
-        assert await asyncio.gather(asks(gang, 0), asks(gang, 1)) == [(1, STAGE)] * 2
-        asks(gang, 1, 1)
-        await asyncio.sleep(0.1)
-        assert not running.done()
-        asks(gang, 0, 1)
-        await running
+        there, left = Room(), a_gang(ONE)
+        left.nodes = {"spot"}
+        asked = asks(left, rank=0)
+        await stay(there, "first", ONE, leaves=left)
+        there.vacate({"another"})
+        assert not asked.done()
+        there.vacate({"spot"})
+        assert await asked is None
+        again = a_gang(ONE)
+        again.nodes = {"spot"}
+        assert await stay(there, "second", ONE, leaves=again) is None
+        assert await asks(again, rank=0) is None  # it began there before that was known
+        left.over.set_result(None)
+        again.over.set_result(None)
+        assert await stay(there, "third", ONE) is None
 
     play(scene)
 
@@ -211,6 +215,7 @@ def test_what_trains_and_what_needs_a_gpu_runs_in_a_gang_and_the_rest_where_one_
         datasets=None,
         execution=toy_execution(),
         stages=None,
+        probes=None,
     )
 
     async def scene() -> None:

@@ -6,31 +6,20 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.faults.aftermath import (
+    answers,
+    check_aftermath,
+    finished_stages,
+    mlflow_runs,
+    summary_of,
+)
+from tests.faults.disturbed import DisturbedSweep
+from tests.faults.ray_nodes import RayNodes
 from tests.sweeps.commands import run_to_end, run_until, write_world_sweep
-
-
-def summary_of(sweep: Path) -> dict[str, Any]:
-    return json.loads((sweep.parent / "runs" / "toy" / "summary.json").read_text())
-
-
-def answers(sweep: Path) -> dict[str, Any]:
-    summary = summary_of(sweep)
-    keys = ("number", "values", "state", "score", "scores", "intervals", "report")
-    trials = sorted(summary["trials"], key=lambda trial: trial["number"])
-    return {
-        "trials": [{key: trial[key] for key in keys} for trial in trials],
-        "recommended": (summary["recommended"]["trial"], summary["recommended"]["weights"]),
-    }
-
-
-def finished_stages(sweep: Path) -> dict[str, int]:
-    """Identity -> when its record was written, in ns."""
-    records = (sweep.parent / "runs" / "stages").glob("*/record.json")
-    return {path.parent.name: path.stat().st_mtime_ns for path in records}
+from tests.toy import CPU
 
 
 def kinds(sweep: Path) -> Counter[str]:
@@ -47,17 +36,6 @@ def running_epochs(sweep: Path, aligning: bool) -> int:
             if ("train_accuracy" in lines[0]) == aligning:
                 return len(lines)
     return 0
-
-
-def mlflow_runs(sweep: Path) -> Counter[tuple[str, str]]:
-    from mlflow import MlflowClient
-
-    client = MlflowClient(f"sqlite:///{sweep.parent / 'runs' / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name("toy")
-    assert experiment is not None
-    runs = client.search_runs([experiment.experiment_id], max_results=1000)
-    assert {run.info.status for run in runs} == {"FINISHED"}
-    return Counter((run.data.tags["kind"], run.data.tags["key"]) for run in runs)
 
 
 @pytest.fixture(scope="module")
@@ -94,12 +72,29 @@ def test_killed_in_mae_in_alignment_and_while_probing_it_ends_as_if_uninterrupte
         run_until(sweep, moment)
         finished |= finished_stages(sweep)
     run_to_end(sweep)
-    assert answers(sweep) == answers(uninterrupted)
-    assert finished_stages(sweep).items() >= finished.items(), "a finished stage was trained again"
-    assert set(mlflow_runs(sweep).values()) == {1}
-    assert set(mlflow_runs(sweep)) == set(mlflow_runs(uninterrupted))
+    check_aftermath(sweep, uninterrupted, finished_before=finished)
     interrupted = [t for t in summary_of(sweep)["trials"] if t["number"] == 1]
     assert interrupted[0]["state"] == "complete"
+
+
+def test_a_worker_a_driver_and_the_entry_process_killed_on_a_cluster_of_nodes_change_nothing(
+    uninterrupted: Path, tmp_path: Path
+) -> None:
+    cluster = RayNodes(tmp_path / "ray")
+    try:
+        cluster.add_node(cpus=2)
+        sweep = DisturbedSweep(write_world_sweep(tmp_path / "sweep"), cluster)
+        sweep.start()
+        trained = sweep.wait_for_training("mae", step=20)
+        sweep.fault(sweep.trainer(trained).kill, trained)
+        sweep.wait_for_training("align", step=10)
+        sweep.kill_driver()
+        trained = sweep.wait_for_training("align", step=20)
+        sweep.fault(sweep.kill_entry_process_and_submit_again, trained)
+        sweep.end()
+        sweep.check(uninterrupted, most_repeated=2 * CPU["checkpoint_every_steps"])
+    finally:
+        cluster.shut_down()
 
 
 def test_with_two_at_a_time_a_killed_sweep_keeps_each_trials_settings_and_score(

@@ -24,6 +24,7 @@ def run(tmp_path: Path, **execution: Any) -> StageRun:
         datasets=toy_data(),
         execution=toy_execution(**execution),
         should_stop=lambda: False,
+        beat=lambda: False,
         device=torch.device("cpu"),
         gpu=GpuMeter(torch.device("cpu")),
     )

@@ -88,6 +88,35 @@ def test_a_run_stopped_in_the_middle_of_an_epoch_ends_with_the_same_bits(
     ]
 
 
+def test_a_run_told_to_leave_does_so_after_that_step_and_goes_on_with_the_next(
+    datasets: dict[str, Dataset], tmp_path: Path
+) -> None:
+    stage = align_stage(datasets)
+    whole, left = StageStore(tmp_path / "whole"), StageStore(tmp_path / "left")
+    beats: list[int] = []
+
+    def third_is_the_last() -> bool:
+        beats.append(len(beats))
+        return len(beats) == 3
+
+    run_chain(stage, whole, datasets, checkpoint_every_steps=100)
+    with pytest.raises(StageStopped, match="step 3"):
+        run_chain(stage, left, datasets, beat=third_is_the_last, checkpoint_every_steps=100)
+    run_chain(stage, left, datasets, beat=third_is_the_last, checkpoint_every_steps=100)
+    assert len(beats) == 4  # steps of both attempts: none was taken twice
+    assert_same(weights_of(stage, left), weights_of(stage, whole))
+
+
+def test_every_stage_that_looks_at_clips_says_that_it_lives(
+    datasets: dict[str, Dataset], store: StageStore
+) -> None:
+    beats: list[str] = []
+    probe = trial_stages(toy_trial(mae__epochs=0), datasets).scored["low"]
+    for part in probe.chain():
+        run_chain(part, store, datasets, beat=lambda part=part: bool(beats.append(part.kind)))
+    assert {"align", "features", "probe"} <= set(beats)
+
+
 def test_a_resumed_fp16_run_keeps_its_loss_scale(
     datasets: dict[str, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

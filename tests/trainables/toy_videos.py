@@ -35,12 +35,13 @@ def run_chain(
     store: StageStore,
     datasets: dict[str, Dataset],
     should_stop: Callable[[], bool] = lambda: False,
+    beat: Callable[[], bool] = lambda: False,
     **execution: Any,
 ) -> Record:
-    """Run all that `stage` needs and then itself; `should_stop` is asked by itself alone."""
+    """Run all that `stage` needs and then itself, which alone asks `should_stop` and beats."""
     for needed in stage.chain():
-        stops = should_stop if needed is stage else lambda: False
-        run_stage(needed, store, datasets, toy_execution(**execution), stops)
+        stops, beats = (should_stop, beat) if needed is stage else (lambda: False, lambda: False)
+        run_stage(needed, store, datasets, toy_execution(**execution), stops, beat=beats)
     record = store.record(stage.identity)
     assert record is not None
     return record

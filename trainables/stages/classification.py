@@ -100,5 +100,6 @@ def accuracy(
     seen = torch.zeros(2, dtype=torch.float64, device=run.device)  # right, all
     for _, correct in classified(model, source, batches, run.device):
         seen += torch.tensor([correct.sum(), len(correct)], dtype=torch.float64, device=run.device)
+        run.beat()
     right, every = summed(seen).tolist()
     return right / every

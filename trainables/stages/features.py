@@ -101,6 +101,7 @@ def over_views(run: StageRun, outputs_of: Callable[[Batch], Tensor]) -> tuple[Te
             max_unreadable=settings["max_unreadable"],
         ):
             outputs.append(outputs_of(batch.to(run.device)).cpu())
+            run.beat()
             index.append(batch.clip)
     clips = torch.cat(index).unflatten(0, (-1, number))
     assert (clips == clips[:, :1]).all(), "the views of a clip do not stand together"

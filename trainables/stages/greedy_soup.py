@@ -109,6 +109,7 @@ def selection_scores(run: StageRun, candidates: Sequence[Weights]) -> list[float
         pairs = zip(features(name, "train"), features(name, "selection"), strict=True)
         classes = len(run.datasets[name].classes)
         for place, (train, selection) in enumerate(pairs):
-            probe = best_fit(train, selection, settings["probe"]["l2_grid"], classes)
+            grid = settings["probe"]["l2_grid"]
+            probe = best_fit(train, selection, grid, classes, run.beat)
             totals[place] += accuracy(probe, selection)
     return [total / len(settings["downstream"]) for total in totals]

@@ -7,7 +7,7 @@ features; so does the k-nearest-neighbour accuracy that comes with it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from safetensors import safe_open
@@ -32,7 +32,7 @@ def run_probe(run: StageRun) -> Outcome:
     # The report split is read here, and only by a stage that asks for it.
     scored = selection if settings["split"] == "selection" else _features(run, settings["split"])
     device, classes = train.values.device, settings["classes"]
-    probe = best_fit(train, selection, settings["l2_grid"], classes)
+    probe = best_fit(train, selection, settings["l2_grid"], classes, run.beat)
     neighbours = votes(
         train.values[:, 0],
         train.label.to(device),
@@ -56,12 +56,17 @@ def run_probe(run: StageRun) -> Outcome:
 
 
 def best_fit(
-    train: Features, selection: Features, l2_grid: Sequence[float], classes: int
+    train: Features,
+    selection: Features,
+    l2_grid: Sequence[float],
+    classes: int,
+    beat: Callable[[], bool],
 ) -> LogisticRegression:
     """The probe whose penalty is the best on `selection`; of equals the largest."""
     assert train.values.shape[1] == 1, "training clips have one view"
     label = train.label.to(train.values.device)
-    fits = fit(train.values[:, 0], label, l2_grid, classes)  # the largest penalty comes first
+    # The largest penalty comes first.
+    fits = fit(train.values[:, 0], label, l2_grid, classes, beat)
     return max(fits, key=lambda probe: accuracy(probe, selection))
 
 

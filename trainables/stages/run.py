@@ -53,16 +53,19 @@ def run_stage(
     execution: Execution,
     should_stop: Callable[[], bool],
     probes: IntermediateProbes | None = None,
+    beat: Callable[[], bool] = lambda: False,
 ) -> None:
     """Bring `stage` into `store`, from its last checkpoint if it has one; its inputs are there.
 
     `probes` are made on the way where it aligns, for those who watch.
 
     Returns at once if the stage is finished. Every process of a distributed run calls this
-    alike; kinds that are not trained run on the first alone.
+    alike; kinds that are not trained run on the first alone. `beat` is called after each step or
+    batch of clips, by every process, and must be cheap.
 
     Raises:
-        StageStopped: at a checkpoint, when `should_stop()` said so.
+        StageStopped: at a checkpoint, when `should_stop()` said so; and after any step, with a
+            checkpoint of it, when `beat()` did.
         NonFiniteLoss: nothing was published; the last checkpoint stands.
         ValueError: the user's mistake, in words.
     """
@@ -79,6 +82,7 @@ def run_stage(
         datasets=datasets,
         execution=execution,
         should_stop=should_stop,
+        beat=beat,
         device=device,
         gpu=GpuMeter(device),
         probes=probes,

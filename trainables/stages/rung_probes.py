@@ -58,7 +58,8 @@ class RungProbes:
         if rank() > 0:
             return 0.0
         classes = len(dataset.classes)
-        return accuracy(best_fit(train, selection, self._probes.l2_grid, classes), selection)
+        grid = self._probes.l2_grid
+        return accuracy(best_fit(train, selection, grid, classes, self._run.beat), selection)
 
     def _features(self, dataset: Dataset, clips: Sequence[Clip]) -> Features:
         """Of all `clips`, on every process; each has taken its part of them."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import time
 
 
-def run_stage(stage, store, datasets, execution, should_stop, probes=None) -> None:  # type: ignore[no-untyped-def]
+def run_stage(stage, store, datasets, execution, should_stop, probes, beat) -> None:  # type: ignore[no-untyped-def]
     if store.record(stage.identity) is not None:
         return
     for needed in stage.inputs.values():
@@ -48,7 +49,9 @@ def run_stage(stage, store, datasets, execution, should_stop, probes=None) -> No
                 point = {"step": trained, "device_seconds": trained}
                 point["accuracies"] = {"low": seed / 100}  # type: ignore[assignment]
                 store.add_probe(stage.identity, probes.key(datasets), point)
-        if step < wanted["steps"] and should_stop():
+        if step == wanted.get("hangs_at") and start < step:
+            _hang(wanted["hangs_in"])
+        if step < wanted["steps"] and (beat() or should_stop()):
             from trainables.stage_run import StageStopped
 
             raise StageStopped
@@ -59,6 +62,15 @@ def run_stage(stage, store, datasets, execution, should_stop, probes=None) -> No
         metrics={"accuracy": seed / 100, "ranks": group},
         cost={"device_seconds": 1.0, "clips": 0},
     )
+
+
+def _hang(way: str) -> None:
+    """Come to nothing: in a way that no signal but SIGKILL ends."""
+    if way == "a loop":  # which lets no other thread of this process have a turn
+        sys.setswitchinterval(1e9)
+        while True:
+            pass
+    os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def _ranks(workers: int) -> int:

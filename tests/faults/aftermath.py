@@ -1,0 +1,109 @@
+"""What must be true of a sweep after any fault, written once."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+def storage_of(sweep: Path) -> Path:
+    return sweep.parent / "runs"
+
+
+def summary_of(sweep: Path) -> dict[str, Any]:
+    summary: dict[str, Any] = json.loads((storage_of(sweep) / "toy" / "summary.json").read_text())
+    return summary
+
+
+def answers(sweep: Path) -> dict[str, Any]:
+    """What does not depend on how often the sweep was disturbed."""
+    summary = summary_of(sweep)
+    keys = ("number", "values", "state", "score", "scores", "intervals", "report")
+    trials = sorted(summary["trials"], key=lambda trial: trial["number"])
+    return {
+        "trials": [{key: trial[key] for key in keys} for trial in trials],
+        "recommended": (summary["recommended"]["trial"], summary["recommended"]["weights"]),
+    }
+
+
+def finished_stages(sweep: Path) -> dict[str, int]:
+    """Identity -> when its record was written, in ns."""
+    records = (storage_of(sweep) / "stages").glob("*/record.json")
+    return {path.parent.name: path.stat().st_mtime_ns for path in records}
+
+
+def mlflow_runs(sweep: Path) -> Counter[tuple[str, str]]:
+    """(kind, key) -> how many runs there are of it. All must be finished."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{storage_of(sweep) / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("toy")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    return Counter((run.data.tags["kind"], run.data.tags["key"]) for run in runs)
+
+
+def unfinished_records(sweep: Path) -> list[str]:
+    """Of these the study, which is rebuilt from the records, would have a RUNNING trial."""
+    folder = storage_of(sweep) / "toy" / "trials"
+    records = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    ended = ("complete", "failed", "pruned")
+    return [f"trial {r['number']}: {r['state']}" for r in records if r["state"] not in ended]
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The steps that were really taken, as the nodes' trace has them: see trace/sitecustomize."""
+
+    taken: Mapping[str, list[tuple[int, int, float]]]  # identity -> step, process, when
+
+    @staticmethod
+    def read(trace: Path) -> Steps:
+        taken: dict[str, list[tuple[int, int, float]]] = {}
+        for line in trace.read_text().splitlines() if trace.exists() else []:
+            identity, step, pid, when = line.split()
+            taken.setdefault(identity, []).append((int(step), int(pid), float(when)))
+        return Steps(taken)
+
+    def repeated(self) -> dict[str, int]:
+        """Identity -> steps that were taken more than once, each time counted."""
+        steps = {name: [step for step, *_ in taken] for name, taken in self.taken.items()}
+        return {name: len(each) - len(set(each)) for name, each in steps.items()}
+
+    def last(self) -> float:
+        """When the last step was taken."""
+        return max((taken[-1][2] for taken in self.taken.values()), default=0.0)
+
+    def after(self, moment: float) -> float:
+        """When the first step after `moment` was taken."""
+        return min(when for each in self.taken.values() for *_, when in each if when > moment)
+
+
+def check_aftermath(
+    sweep: Path,
+    undisturbed: Path,
+    *,
+    finished_before: Mapping[str, int],
+    steps: Steps | None = None,
+    most_repeated: int = 0,
+) -> None:
+    """After the sweep has ended, as one has that was never disturbed.
+
+    `finished_before`: `finished_stages` as it stood at each fault. `most_repeated`: steps that
+    may have been taken twice, in all; one checkpoint interval for each fault.
+    """
+    assert answers(sweep) == answers(undisturbed)
+    assert unfinished_records(sweep) == []
+    finished = finished_stages(sweep)
+    assert finished.items() >= finished_before.items(), "a finished stage was trained again"
+    assert finished.keys() == finished_stages(undisturbed).keys()
+    runs = mlflow_runs(sweep)
+    assert set(runs.values()) == {1}, "MLflow has a run twice"
+    assert runs.keys() == mlflow_runs(undisturbed).keys()
+    if steps is not None:
+        assert sum(steps.repeated().values()) <= most_repeated
