@@ -200,6 +200,25 @@ def _carry_out_orders(config: dict[str, Any]) -> None:
             torch.cuda.empty_cache()
 
 
+def give_back_earlier_groups() -> None:
+    """Remove the placement groups that an earlier life of this actor has left.
+
+    Ray gives back those of gangs whose workers had started. One that was about to start would hold
+    its CPUs and GPUs for as long as the job lasts.
+    """
+    from ray.util.placement_group import PlacementGroup, remove_placement_group
+    from ray.util.state import list_placement_groups
+
+    job = ray.get_runtime_context().get_job_id()
+    for group in list_placement_groups(limit=10_000, detail=True):
+        held = [bundle["unit_resources"] for bundle in group.bundles]
+        trains = any(each.get("CPU") or each.get("GPU") for each in held)
+        if group.creator_job_id == job and group.state != "REMOVED" and trains:
+            remove_placement_group(
+                PlacementGroup(ray.PlacementGroupID.from_hex(group.placement_group_id))
+            )
+
+
 async def _first_of(*futures: asyncio.Future[Any], seconds: float | None = None) -> None:
     """Wait until one of them is done, for so long at most; cancels none."""
     await asyncio.wait(futures, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)

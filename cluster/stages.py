@@ -16,7 +16,7 @@ from typing import Any
 
 import ray
 
-from cluster.gangs import Place, Workers
+from cluster.gangs import Place, Workers, give_back_earlier_groups
 from cluster.resources import nodes_going, shape_of, what_is_short
 from cluster.room import Room
 from cluster.stage_events import StageEvents
@@ -62,6 +62,8 @@ class Stages:
         self._workers = Workers()
         self._events = StageEvents()
         self._failed: Counter[str] = Counter()  # identity -> attempts that count
+        if ray.get_runtime_context().was_current_actor_reconstructed:
+            give_back_earlier_groups()
 
     async def want(self, stage: Stage, trial: int, datasets: list[ray.ObjectRef]) -> dict[str, Any]:
         """The record of `stage`, once it is finished.

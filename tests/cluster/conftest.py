@@ -53,7 +53,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     for handle in handles:
         handle.kill()
     # What ran for it ends with it, and gives back what it held.
-    until(lambda: ray.available_resources().get("CPU") == 2, seconds=40)
+    until(lambda: ray.available_resources().get("CPU") == 2, seconds=120)
 
 
 def until(true: Callable[[], Any], seconds: float = 60.0) -> None:

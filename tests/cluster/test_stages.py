@@ -27,7 +27,7 @@ def stage(kind: str = "mae", *, inputs: dict[str, Stage] | None = None, **settin
 
 
 def get(reference: Any) -> Any:
-    return ray.get(reference, timeout=180)
+    return ray.get(reference, timeout=400)
 
 
 def want(stages: StagesHandle, wanted: Stage, trial: int) -> Any:
@@ -207,6 +207,15 @@ def test_the_actor_itself_is_killed_and_the_trials_still_get_their_stage(start: 
     stages.kill(restart=True)
     assert get(waiting)["attempts"] == 2
     assert sorted(set(steps(stages, wanted))) == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.slow
+def test_the_actor_is_killed_while_a_gang_starts_which_then_holds_nothing(start: Start) -> None:
+    stages, wanted = start(), stage("finetune")  # it needs both CPUs
+    waiting = want(stages, wanted, 1)
+    until(lambda: ray.available_resources().get("CPU", 0) == 0)
+    stages.kill(restart=True)
+    assert get(waiting)["metrics"]["ranks"] == 2
 
 
 def test_the_entry_process_is_killed_all_ends_with_it_and_the_next_one_continues(
