@@ -56,7 +56,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     until(lambda: ray.available_resources().get("CPU") == 2, seconds=120)
 
 
-def until(true: Callable[[], Any], seconds: float = 60.0) -> None:
+def until(true: Callable[[], Any], seconds: float = 300.0) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "waited for too long"
