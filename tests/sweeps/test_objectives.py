@@ -128,3 +128,15 @@ def test_points_may_be_added_to_a_begun_sweep(tmp_path: Path) -> None:
     assert known[6][0] == "long" and 7 not in known
     run_all(more)
     assert [r.origin for r in more.records[5:]] == ["suggested", "point", "suggested"]
+
+
+def test_a_point_that_sets_what_all_trials_have_lies_in_the_space(tmp_path: Path) -> None:
+    own = [
+        {"name": "as all", "set": {"mae.epochs": 1}},
+        {"name": "longer", "set": {"mae.epochs": 2}},
+    ]
+    search = make_search(tmp_path, search__trials=7, search__points=own)
+    run_all(search)
+    inside = [bool(search.varied(record)) for record in search.records[5:7]]
+    assert [record.name for record in search.records[5:7]] == ["as all", "longer"]
+    assert inside == [True, False]
