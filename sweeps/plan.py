@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from sweeps.costs import Price, StageCosts, duration, priced
 from sweeps.stage_facts import batch_size, describe, repetition
-from trainables.config import TrialConfig
+from trainables.config import AlignSettings, MaeSettings, TrialConfig
 from trainables.data.catalog import Dataset
 from trainables.models import flops
 from trainables.stage import TRUNKS, Stage
@@ -46,7 +46,7 @@ class Plan:
     alone_clips: int  # of all known trials, each alone
     alone_seconds: float | None  # likewise; None where some stage's time is not known
     not_neutral: list[int]  # trials whose mix changes the length of training
-    bound_lengths: list[str]  # stages whose lengths cannot be shared, and why
+    lengths: list[str]  # what stands in the way of runs that differ in length alone
     budget: str | None = None  # what is spent and left of it, in words
 
     @property
@@ -103,7 +103,7 @@ def make_plan(
             if "sum_of_sources"
             in (trial.mae and trial.mae.clips_per_epoch, trial.align.clips_per_epoch)
         ],
-        bound_lengths=_bound_lengths(trials),
+        lengths=_lengths(trial for _, trial in trials.values()),
     )
 
 
@@ -124,20 +124,35 @@ def _follow_shorter(stages: Mapping[str, PlannedStage], costs: StageCosts) -> No
             longer.waits_for.append(shorter.stage.identity)
 
 
-def _bound_lengths(trials: Mapping[int, tuple[str, TrialConfig]]) -> list[str]:
-    """Where known trials differ in length alone and the schedule lets them share nothing."""
-    lengths: dict[str, set[int]] = {"mae": set(), "align": set()}
-    for _, trial in trials.values():
-        for kind, settings in (("mae", trial.mae), ("align", trial.align)):
-            if settings and settings.epochs and settings.optimizer.lr_schedule in COSINES:
-                lengths[kind].add(settings.epochs)
-    return [
-        f"{kind}: runs of {', '.join(map(str, sorted(epochs)))} epochs share nothing, for under a "
-        "cosine the learning rate of every step depends on the length; "
-        f"{kind}.optimizer.lr_schedule: constant_then_decay lets them share all but the decay."
-        for kind, epochs in lengths.items()
-        if len(epochs) > 1
-    ]
+def _lengths(trials: Iterable[TrialConfig]) -> list[str]:
+    """What stands in the way where runs differ in length alone."""
+    settings = [each for trial in trials for each in (("mae", trial.mae), ("align", trial.align))]
+    lines = []
+    for kind in ("mae", "align"):
+        runs = [run for name, run in settings if name == kind and run and run.epochs]
+        lengths = {run.epochs for run in runs}
+        if len(lengths) < 2:
+            continue
+        if any(run.optimizer.lr_schedule in COSINES for run in runs):
+            lines.append(
+                f"{kind}: runs of {_listed(lengths)} epochs share nothing, for under a cosine the "
+                f"learning rate of every step depends on the length; {kind}.optimizer.lr_schedule: "
+                "constant_then_decay lets them share all but the decay."
+            )
+        elif not_kept := lengths - _kept(runs) - {max(lengths)}:
+            lines.append(
+                f"{kind}.branch_epochs lacks {_listed(not_kept)}: where such a length is tried "
+                "after a longer one its trunk is trained again."
+            )
+    return lines
+
+
+def _kept(runs: Iterable[MaeSettings | AlignSettings]) -> set[int]:
+    return {epochs for run in runs for epochs in run.branch_epochs}
+
+
+def _listed(numbers: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(numbers)))
 
 
 def state_bytes(planned: PlannedStage) -> int | None:
@@ -175,7 +190,7 @@ def plan_lines(plan: Plan) -> list[str]:
     lines += [line for line in (_saved(plan), _kept_states(plan)) if line]
     if plan.budget:
         lines.append(plan.budget)
-    lines += plan.bound_lengths
+    lines += plan.lengths
     if plan.not_neutral:
         lines.append(
             f"NOT budget-neutral: trials {', '.join(map(str, plan.not_neutral))}, whose "

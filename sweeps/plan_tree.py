@@ -29,7 +29,8 @@ def print_plan(
     """
     known = forecast.plan if forecast.exact else plan
     console.print(plan_tree(known, forecast))
-    for line in plan_lines(known):
+    lines = plan_lines(known)
+    for line in [*lines, *(line for line in forecast.plan.lengths if line not in lines)]:
         console.print(line, highlight=False)
     print_time(forecast, console, devices)
 

@@ -133,9 +133,19 @@ def test_lengths_share_a_trunk_in_the_plan_and_each_step_is_counted_once(tmp_pat
 
 def test_under_a_cosine_the_plan_says_that_lengths_share_nothing(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, a={"align__epochs": 2}, b={"align__epochs": 3})
-    assert plan.bound_lengths[0].startswith("align: runs of 2, 3 epochs share nothing")
+    assert plan.lengths[0].startswith("align: runs of 2, 3 epochs share nothing")
     assert "constant_then_decay" in plan_lines(plan)[-1]
-    assert not plan_of(tmp_path, a={}, b={}).bound_lengths
+    assert not plan_of(tmp_path, a={}, b={}).lengths
+
+
+def test_the_plan_names_the_lengths_whose_trunk_may_be_trained_again(tmp_path: Path) -> None:
+    def lengths(*branch_epochs: int) -> list[str]:
+        shared = {**HORIZON_FREE, "align__branch_epochs": list(branch_epochs)}
+        known = {f"{n} epochs": {**shared, "align__epochs": n} for n in (4, 8)}
+        return plan_of(tmp_path, **known).lengths
+
+    assert lengths(4, 8) == lengths(4) == []
+    assert lengths(8)[0].startswith("align.branch_epochs lacks 4:")
 
 
 def test_the_state_of_a_trunk_is_what_it_takes_on_disk(tmp_path: Path) -> None:
