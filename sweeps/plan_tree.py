@@ -11,7 +11,8 @@ from rich.tree import Tree
 
 from sweeps.costs import duration, priced
 from sweeps.forecast import Forecast
-from sweeps.plan import Plan, PlannedStage, money_of, plan_lines, total_seconds
+from sweeps.plan import Plan, PlannedStage, money_of, total_seconds
+from sweeps.plan_lines import plan_lines
 from sweeps.stage_facts import SHOWN
 from trainables.stage import TRUNKS
 

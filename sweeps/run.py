@@ -14,7 +14,7 @@ from search_spaces.space import Space
 from sweeps.curves import curve_stages
 from sweeps.heartbeat import Heartbeat
 from sweeps.live_report import LiveReport
-from sweeps.plan import plan_lines
+from sweeps.plan_lines import plan_lines
 from sweeps.plan_tree import print_plan
 from sweeps.prepare import Prepared, only_one, prepare
 from sweeps.records import write_json, write_sweep

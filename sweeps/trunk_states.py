@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sweeps.plan import gigabytes
+from sweeps.plan_lines import gigabytes
 from sweeps.search import Search
 from trainables.data.catalog import Dataset
 from trainables.stage import TRUNKS, Stage

@@ -12,7 +12,8 @@ from typing import Any
 
 from cluster.tracking import Tracker
 from sweeps.curves import curve_stages
-from sweeps.plan import make_plan, price
+from sweeps.plan import make_plan
+from sweeps.plan_lines import price
 from sweeps.prepare import Prepared
 from sweeps.records import TrialRecord
 from sweeps.stage_facts import describe

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from sweeps.costs import StageCosts
-from sweeps.plan import make_plan, plan_lines, state_bytes
+from sweeps.plan import make_plan
+from sweeps.plan_lines import plan_lines, state_bytes
 from sweeps.stage_facts import repetition
 from sweeps.sweep import ExecutionSettings
 from tests.toy import toy_data, toy_sweep_data, toy_trial
