@@ -44,6 +44,7 @@ class Merges:
         self.mixes = even_mixes(sources, _units(points, sources))
         self.datasets = sweep.settings.trial.downstream
         self._store = store
+        self._losses: Array | None = None
         alone = [
             sweep.trial_with({mixtures.path: mixtures.named(mix)}, "an expert")
             for mix in np.eye(sources)
@@ -71,13 +72,12 @@ class Merges:
 
     def losses(self) -> Array | None:
         """1 - top-1 of the merges on the selection split, [D, M]; None until all are scored."""
-        records = [
-            [self._store.record(probe.identity) for probe in probes]
-            for probes in self._probes.values()
-        ]
-        if any(record is None for of_dataset in records for record in of_dataset):
-            return None
-        return np.array([[1 - r.metrics["accuracy"] for r in each if r] for each in records])
+        if self._losses is None:
+            records = [self._store.record(probe.identity) for probe in self.stages()]
+            known = [1 - record.metrics["accuracy"] for record in records if record is not None]
+            if len(known) == len(records):
+                self._losses = np.reshape(known, (len(self.datasets), -1))
+        return self._losses
 
     def curve(self) -> Curve | None:
         """The merges' losses at any mix, smoothed; None until they are scored."""

@@ -69,9 +69,7 @@ class Proposals:
 
     def _best_merge(self, records: Sequence[TrialRecord]) -> dict[str, Any] | None:
         """Training on the best merge's mix, once: where the proxy is right it is a good start."""
-        if self.merges is None or any(record.origin == "proxy" for record in records):
-            return None
-        if (losses := self.merges.losses()) is None:
+        if self.merges is None or (losses := self.merges.losses()) is None:
             return None
         best = self.merges.mixes[(self.weights @ losses).argmin()]
         values = {self.mixtures.path: self.mixtures.named(best)}
