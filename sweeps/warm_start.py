@@ -69,6 +69,11 @@ def _read(sweep: Sweep, source: str | MlflowSweep, store: StageStore) -> dict[st
 
         uri = source.uri or sweep.tracking_uri or f"sqlite:///{sweep.storage}/mlflow.db"
         summary = read_summary(uri, source.experiment)
+        if "trial" not in summary:
+            raise ValueError(
+                f"search.warm_start: the summary of {source.experiment!r} is of an older version; "
+                "run that sweep's command once more, which trains nothing and writes it anew"
+            )
         keys = ("number", "name", "values", "config", "state", "score", "scores", "device_seconds")
         return {
             "trial": summary["trial"],
@@ -177,13 +182,12 @@ def _add(
         found.observations.append(
             Observation(values=values, state=trial["state"], objectives=objectives, settled=same)
         )
-        free = same and all(store.record(identity) is not None for identity in identities)
-        inside.append((trial, values, same, free))
+        inside.append((trial, values, identities if same else None))
     found.notes.append(_note(name, earlier, own, inside, space))
     complete = [each for each in inside if each[0]["state"] == "complete"]
     if complete:
-        best, values, _, free = max(complete, key=lambda e: (e[0]["score"], -e[0]["number"]))
-        if free:
+        best, values, known = max(complete, key=lambda e: (e[0]["score"], -e[0]["number"]))
+        if known and all(store.record(identity) is not None for identity in known):
             found.given.append(
                 GivenTrial(name=f"best of {name}: {best['name']}", origin="earlier", values=values)
             )
@@ -216,7 +220,7 @@ def _note(
     name: str,
     earlier: Mapping[str, Any],
     own: Mapping[str, Any],
-    inside: Sequence[tuple[Any, Any, bool, bool]],
+    inside: Sequence[tuple[Any, Any, Any]],
     space: Space,
 ) -> str:
     there, here = flattened(earlier["trial"]), flattened(own)
@@ -226,7 +230,7 @@ def _note(
         if there.get(key) != here.get(key)
         and not any(key == path or key.startswith(f"{path}.") for path in space.parameters)
     ]
-    known = sum(same for _, _, same, _ in inside)
+    known = sum(same is not None for _, _, same in inside)
     note = (
         f"Warm start from {name!r}: {len(inside)} of its {len(earlier['trials'])} trials lie in "
         f"this space and are told to the sampler; {known} would score the same here, and are not "

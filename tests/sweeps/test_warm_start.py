@@ -184,10 +184,11 @@ def test_a_sweep_that_mlflow_knows_tells_the_same_as_its_files(tmp_path: Path) -
     old = earlier_sweep(tmp_path)
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     tracker = Tracker(uri, "old", str(tmp_path / "artifacts"))
-    tracker.start({}, "", {}, datasets=["low"], varied=[])
+    tracker.start({}, "", {}, datasets=["low"], varied=[], must_answer=True)
     summary = tmp_path / "summary.json"
     write_json(summary, old.summary())
     tracker.finish("", {}, [summary])
+    tracker.wait()
     by_files, _ = begin(tmp_path, name="one")
     named = [{"experiment": "old", "uri": uri}]
     by_mlflow, _ = begin(tmp_path, name="other", search__warm_start=named)
