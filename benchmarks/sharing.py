@@ -35,6 +35,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+# Ray's own is 15: where others use the machine too, that would compare priorities.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 from sweeps.prepare import prepare  # noqa: E402
 from sweeps.run import run_sweep  # noqa: E402
