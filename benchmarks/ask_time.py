@@ -1,6 +1,7 @@
 """How long a sampler takes to say what to try next, at trial 10, 100 and 1,000.
 
     python benchmarks/ask_time.py                     all samplers, on PPMA's space
+    python benchmarks/ask_time.py --objectives 2 --samplers random tpe gp
 
 The history is random points with made-up scores, one in ten pruned, one in twenty failed, four
 running. For `cost_aware` the costs are the stages of real trials, priced as a sweep prices them.
@@ -37,6 +38,7 @@ def main() -> int:
     )
     parser.add_argument("--asks", type=int, default=5)
     parser.add_argument("--samplers", nargs="+", default=list(SAMPLERS), choices=SAMPLERS)
+    parser.add_argument("--objectives", type=int, default=1)
     arguments = parser.parse_args()
     space = load_space(ROOT / "search_spaces" / "ppma.yaml")
     found: dict[str, dict[str, dict[str, float]]] = {}
@@ -44,7 +46,10 @@ def main() -> int:
         found[sampler] = {}
         for trials in TRIALS:
             wall, processor = zip(
-                *(timed_ask(space, sampler, trials, seed) for seed in range(arguments.asks)),
+                *(
+                    timed_ask(space, sampler, trials, seed, arguments.objectives)
+                    for seed in range(arguments.asks)
+                ),
                 strict=True,
             )
             found[sampler][str(trials)] = {
@@ -52,21 +57,29 @@ def main() -> int:
                 "processor": round(statistics.median(processor), 3),
             }
             print(f"{sampler} at {trials}: {found[sampler][str(trials)]}", flush=True)
-    print(json.dumps({"benchmark": "ask_time", "asks": arguments.asks, "seconds": found}))
+    print(json.dumps({"benchmark": "ask_time", **vars(arguments), "seconds": found}))
     return 0
 
 
-def timed_ask(space: Space, sampler: str, trials: int, seed: int) -> tuple[float, float]:
+def timed_ask(
+    space: Space, sampler: str, trials: int, seed: int, objectives: int
+) -> tuple[float, float]:
     """Wall and processor seconds of one ask after `trials` trials."""
-    study = with_history(space, sampler, trials, seed)
+    study = with_history(space, sampler, trials, seed, objectives)
     wall, processor = time.monotonic(), time.process_time()
     assert study.ask(spent=0.3) is not None
     return time.monotonic() - wall, time.process_time() - processor
 
 
-def with_history(space: Space, sampler: str, trials: int, seed: int) -> Study:
+def with_history(space: Space, sampler: str, trials: int, seed: int, objectives: int) -> Study:
     draw = random.Random(seed)
-    study = Study(space, sampler=sampler, seed=seed, startup_trials=5)
+    study = Study(
+        space,
+        sampler=sampler,
+        seed=seed,
+        startup_trials=5,
+        directions=["maximize"] * objectives,
+    )
     for values in random_points(space, trials, np.random.default_rng(seed)):
         number = study.add(values).number
         study.report(number, 1, draw.random())
@@ -74,7 +87,8 @@ def with_history(space: Space, sampler: str, trials: int, seed: int) -> Study:
             continue
         chance = draw.random()
         ended = "pruned" if chance < 0.1 else "failed" if chance < 0.15 else "complete"
-        study.tell(number, ended, [draw.random()] if ended == "complete" else None)
+        values = [draw.random() for _ in range(objectives)]
+        study.tell(number, ended, values if ended == "complete" else None)
     return study
 
 
