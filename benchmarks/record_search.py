@@ -3,7 +3,7 @@
     python benchmarks/record_search.py --world 20      about half an hour on 2 cores
     python benchmarks/record_search.py --world 21
 
-Every trial of benchmarks/recorded_space.yaml runs through the normal entry point: shares x epochs x
+Every trial of benchmarks/recorded_space.yaml runs through the normal entry point: shares x
 coefficients x seeds. The coefficient interpolates between weights aligned on scenes alone and
 weights aligned on the mix. The table (benchmarks/search_world_N.json) holds what
 each trial scored, its held-out accuracy by epoch, its stages, and what each stage took.
@@ -27,7 +27,7 @@ from sweeps.sweep import Sweep  # noqa: E402
 from sweeps.terminal import make_console  # noqa: E402
 from trainables.stage_store import StageStore  # noqa: E402
 
-# The demo's sweep file, small enough for 120 trials.
+# The demo's sweep file, small enough for 60 trials.
 CHANGES: dict[str, Any] = {
     "question": "What does every trial of a small grid score, and what does each stage cost?",
     "datasets.demo_world.clips_per_source": 768,
@@ -36,6 +36,7 @@ CHANGES: dict[str, Any] = {
     "datasets.demo_world.downstream_selection": 180,
     "datasets.demo_world.downstream_report": 12,
     "trial.clip.resolution": 32,
+    "trial.align.epochs": 1,
     "trial.align.clips_per_epoch": 768,
     "trial.align.optimizer.batch_size": 16,
     "trial.align.heldout_clips": 24,
@@ -43,7 +44,7 @@ CHANGES: dict[str, Any] = {
     "trial.average.endpoints": [{"mixture.shares": {"scenes": 1}}, {}],
     "search.space": "../benchmarks/recorded_space.yaml",
     "search.sampler": "grid",
-    "search.trials": 120,
+    "search.trials": 60,
     "search.concurrent": 4,
     "search.baselines": False,
     "search.points": [],
@@ -55,7 +56,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--world", type=int, required=True, help="the seed of the demo world")
-    parser.add_argument("--trials", type=int, default=120, help="fewer: only the grid's beginning")
+    parser.add_argument("--trials", type=int, default=60, help="fewer: only the grid's beginning")
     arguments = parser.parse_args()
     changes = CHANGES | {
         "name": f"recorded-world-{arguments.world}",

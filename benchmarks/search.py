@@ -134,10 +134,7 @@ def load_world(number: int) -> World:
             stages={identity: each["seconds"] for identity, each in stages.items()},
             trained=[identity for identity, each in stages.items() if each["kind"] == "align"],
         )
-    everywhere = set.intersection(*(set(each) for each in trials.values()))
-    return World(
-        space, {s: {k: each[k] for k in each if k in everywhere} for s, each in trials.items()}
-    )
+    return World(space, trials)
 
 
 def made_up(seed: int) -> World:
