@@ -26,7 +26,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from sweeps.records import write_json  # noqa: E402
+from sweeps.records import read_json, write_json  # noqa: E402
 from sweeps.run import run_sweep  # noqa: E402
 from sweeps.sweep import Sweep  # noqa: E402
 from sweeps.terminal import make_console  # noqa: E402
@@ -96,9 +96,8 @@ def run_seed(seed: int) -> dict[str, Any]:
         "trial.seed": seed,
     }
     sweep = Sweep(ROOT / "sweeps" / "demo.yaml", changes)
-    answer = sweep.folder / "claim.json"
-    if answer.exists():  # the report split is read once
-        return json.loads(answer.read_text())
+    if answer := read_json(sweep.folder, "claim.json"):  # the report split is read once
+        return answer
     summary = run_sweep(sweep, make_console())
     trials = {trial["name"]: trial for trial in summary["trials"]}
     failed = [name for name, trial in trials.items() if trial["state"] != "complete"]
@@ -116,13 +115,13 @@ def run_seed(seed: int) -> dict[str, Any]:
     }
     scores: dict[str, Any] = {arm: report_scores(sweep, trials[name]) for arm, name in arms.items()}
     scores |= {"chosen": chosen, "world": world_hash(sweep.settings.datasets.demo_world)}
-    write_json(answer, scores)
+    write_json(sweep.folder, "claim.json", scores)
     return scores
 
 
 def report_scores(sweep: Sweep, trial: Mapping[str, Any]) -> dict[str, float]:
     """The trial's probes on the report split, in this process; train features are there."""
-    world = sweep.storage / "worlds" / world_hash(sweep.settings.datasets.demo_world)
+    world = Path(sweep.disk.url) / "worlds" / world_hash(sweep.settings.datasets.demo_world)
     data = load_catalog(world / "catalog.yaml")
     store = StageStore(sweep.storage / "stages")
     stages = trial_stages(parse(TrialConfig, trial["config"], "trial"), data, split="report")

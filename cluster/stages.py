@@ -6,13 +6,11 @@ What is finished is read from the stage store; nothing here need survive the pro
 from __future__ import annotations
 
 import asyncio
-import os
-import secrets
-import socket
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 
@@ -26,9 +24,11 @@ from trainables.config import Execution
 from trainables.intermediate_probes import IntermediateProbes
 from trainables.stage import TRUNKS, Stage, executed_as
 from trainables.stage_store import LEASE_SECONDS, Record, StageStore
+from trainables.storage.lease import Lease
 
-POLL_SECONDS = 0.2
-LATE_SECONDS = 1.0  # more than so long between two looks at an attempt is our own silence
+LATE_SECONDS = 1.0  # more than so long after a look at an attempt was due is our own silence
+
+T = TypeVar("T")
 
 
 class StageDropped(Exception):
@@ -53,7 +53,6 @@ class Stages:
         self._probes = probes
         self._watch = Watch(limits, nodes_going)
         self._nodes: asyncio.Task[None] | None = None
-        self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._wanted_by: defaultdict[str, set[int]] = defaultdict(set)
         self._lines: defaultdict[str, dict[str, Stage]] = defaultdict(dict)  # trunks, by their run
         self._runs: dict[str, asyncio.Task[Record]] = {}  # identity -> the one that brings it
@@ -141,7 +140,7 @@ class Stages:
     async def _bring(self, stage: Stage) -> Record:
         """Find the stage finished, or its inputs first and then the stage itself."""
         try:
-            record = self._record(stage)
+            record = await self._record(stage)
             if record is not None:
                 self._tell(stage, "reused")
                 return record
@@ -177,43 +176,44 @@ class Stages:
 
     async def _alone(self, stage: Stage, execution: Execution) -> Record:
         """Run the stage when the cluster has room and no other sweep on this storage runs it."""
-        shape = shape_of(stage, execution)
+        shape, lease = shape_of(stage, execution), self._store.lease(stage.identity)
         self._failed[stage.identity] = 0
         self._tell(stage, "queued", needs=shape.need())
         while True:
-            while self._leased_by_other(stage.identity):
+            while await _asked(lease.holder):
                 self._check_wanted(stage)
-                await asyncio.sleep(POLL_SECONDS)
+                await asyncio.sleep(self._store.poll_seconds)
             async with self._room.place(
                 stage.identity, shape, lambda: self._check_wanted(stage)
             ) as place:
-                if self._leased_by_other(stage.identity):
+                if not await _asked(lease.take):
                     continue
-                record = self._record(stage)  # that other sweep may have finished it
-                if record is not None:
-                    self._tell(stage, "reused")
-                    return record
-                self._store.renew_lease(stage.identity, self._owner)
                 try:
-                    record = await self._attempts_at(stage, execution, place)
+                    record = await self._record(stage)  # another sweep may have finished it
+                    if record is not None:
+                        self._tell(stage, "reused")
+                        return record
+                    record = await self._attempts_at(stage, execution, place, lease)
                 finally:
-                    self._store.release_lease(stage.identity)
+                    await _asked(lease.give_back)
             if record is not None:
                 return record
             self._tell(stage, "queued", needs=shape.need())
 
-    async def _attempts_at(self, stage: Stage, execution: Execution, place: Place) -> Record | None:
+    async def _attempts_at(
+        self, stage: Stage, execution: Execution, place: Place, lease: Lease
+    ) -> Record | None:
         """Attempts until one finishes, none is left, or another would end the same way.
 
         None: a node of that place is going away. It goes on elsewhere, at the cost of no attempt.
         """
         while True:
             number = self._failed[stage.identity] + 1
-            self._store.begin_attempt(stage.identity)
+            await _asked(self._store.begin_attempt, stage.identity)
             signs = self._watch.begin(stage.identity)
             self._tell(stage, "started", attempt=number)
-            error = await self._attempt(stage, execution, place)
-            record = self._record(stage)
+            error = await self._attempt(stage, execution, place, lease)
+            record = await self._record(stage)
             if record is not None:
                 self._tell(stage, "finished", record=asdict(record))
                 return record
@@ -233,9 +233,12 @@ class Stages:
             self._check_wanted(stage)
 
     async def _attempt(
-        self, stage: Stage, execution: Execution, place: Place
+        self, stage: Stage, execution: Execution, place: Place, lease: Lease
     ) -> BaseException | None:
-        """One attempt: hand on its progress, hold its lease, end it if stuck, return its error."""
+        """One attempt: hand on its progress, hold its lease, end it if stuck, return its error.
+
+        Where the storage refuses, the workers wait for it themselves, which is no sign of a hang.
+        """
         attempt = Attempt(
             stage=stage,
             store=self._store,
@@ -246,33 +249,35 @@ class Stages:
         )
         signs = self._watch.of(stage.identity)
         running = asyncio.create_task(self._workers.run(attempt, place))
-        last_epoch, renewed, stuck = 0.0, time.monotonic(), None
-        looked = time.monotonic()
-        try:
-            while not running.done():
-                await asyncio.wait({running}, timeout=POLL_SECONDS)
-                passed, looked = time.monotonic() - looked, time.monotonic()
-                if why := signs.tick(min(passed, LATE_SECONDS)):
-                    stuck = why
-                    for rank, worker in signs.workers.items():
-                        signs.at_work(rank, worker)
-                        worker.kill()
-                for point in self._store.progress(stage.identity):
+        last_epoch, renewed, stuck, refused = 0.0, time.monotonic(), None, False
+        looked, store = time.monotonic(), self._store.impatient()
+        while not running.done():
+            await asyncio.wait({running}, timeout=store.poll_seconds)
+            passed, looked = time.monotonic() - looked, time.monotonic()
+            passed = 0.0 if refused else min(passed, store.poll_seconds + LATE_SECONDS)
+            if why := signs.tick(passed):
+                stuck = why
+                for rank, worker in signs.workers.items():
+                    signs.at_work(rank, worker)
+                    worker.kill()
+            try:
+                for point in await _asked(store.progress, stage.identity):
                     if point["epoch"] > last_epoch:
                         last_epoch = point["epoch"]
                         self._tell(stage, "progress", point=point)
-                if time.monotonic() - renewed > LEASE_SECONDS / 3:
-                    self._store.renew_lease(stage.identity, self._owner)
+                if refused or time.monotonic() - renewed > LEASE_SECONDS / 3:
+                    await _asked(lease.renew)  # if it is lost, a stage trained twice is harmless
                     renewed = time.monotonic()
-        finally:
-            await asyncio.wait({running})  # if the storage fails: a gang at work is not left
-            if place.gang is not None:
-                place.gang.nodes = signs.nodes()
+                refused = False
+            except OSError:
+                refused = True
+        if place.gang is not None:
+            place.gang.nodes = signs.nodes()
         return running.exception() if stuck is None else Stuck(f"{stuck}: killed")
 
-    def _record(self, stage: Stage) -> Record | None:
+    async def _record(self, stage: Stage) -> Record | None:
         try:
-            return self._store.finished(stage.identity)
+            return await _asked(self._store.finished, stage.identity)
         except ValueError as error:
             raise self._failure(stage, str(error)) from None
 
@@ -285,15 +290,10 @@ class Stages:
             self._tell(stage, "stopped", reason="no trial wants it")
             raise StageDropped(stage.identity)
 
-    def _leased_by_other(self, identity: str) -> bool:
-        """Whether another sweep runs the stage. A lease of a dead process of this host is void."""
-        if not self._store.leased_by_other(identity, self._owner):
-            return False
-        try:
-            host, pid, _ = (self._store.folder(identity) / "lease").read_text().split(":")
-        except (FileNotFoundError, ValueError):  # released, or half written
-            return True
-        return host != socket.gethostname() or os.path.exists(f"/proc/{pid}")
-
     def _tell(self, stage: Stage, state: str, **details: Any) -> None:
         self._events.tell(stage, state, self._wanted_by[stage.identity], **details)
+
+
+async def _asked(question: Callable[..., T], *arguments: Any) -> T:
+    """What the storage answers; other stages go on meanwhile, for it may take its time."""
+    return await asyncio.to_thread(question, *arguments)

@@ -71,7 +71,7 @@ class StagesHandle:
             if self.driver_resources
             else NodeAffinitySchedulingStrategy(here.get_node_id(), soft=False),
         )
-        self.store = StageStore(store.root.absolute())
+        self.store = store
         self._executions = {
             name: getattr(executions, name) for name in ("mae", "align", "finetune", "tasks")
         }

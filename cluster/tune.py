@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -38,12 +38,11 @@ def run_trials(
     stages: StagesHandle,
     *,
     concurrent: int,
-    scratch: Path,
 ) -> None:
     """Run trials until the study has no more; `concurrent` of them at a time.
 
     Where `stages` makes probes of what aligns, the study is asked at each rung whether the trial
-    may go on. `scratch` is Tune's own folder, emptied before and after.
+    may go on.
     """
     os.environ |= {
         "RAY_AIR_NEW_OUTPUT": "0",  # the old output is silent at verbose=0, the new one is not
@@ -52,33 +51,30 @@ def run_trials(
         "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # the study's records are the state
         "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     }
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
     searcher = _StudySearcher(study, stages)
     trainable = tune.with_parameters(_trial, stages=stages)
-    tuner = tune.Tuner(
-        tune.with_resources(trainable, {**DRIVER, **stages.driver_resources}),
-        tune_config=tune.TuneConfig(
-            num_samples=-1,
-            search_alg=searcher,
-            max_concurrent_trials=concurrent,
-            scheduler=_AsksTheStudy(searcher),
-            reuse_actors=True,
-            trial_name_creator=_trial_name,
-            trial_dirname_creator=_trial_name,
-        ),
-        run_config=tune.RunConfig(
-            name="tune",
-            storage_path=str(scratch.absolute()),
-            failure_config=tune.FailureConfig(max_failures=DRIVER_RESTARTS),
-            callbacks=[_TellErrors(searcher)],
-            verbose=0,
-        ),
-    )
-    try:
+    # Trials report numbers alone, so that Tune's folder need not be shared.
+    with tempfile.TemporaryDirectory(prefix="tune-", ignore_cleanup_errors=True) as scratch:
+        tuner = tune.Tuner(
+            tune.with_resources(trainable, {**DRIVER, **stages.driver_resources}),
+            tune_config=tune.TuneConfig(
+                num_samples=-1,
+                search_alg=searcher,
+                max_concurrent_trials=concurrent,
+                scheduler=_AsksTheStudy(searcher),
+                reuse_actors=True,
+                trial_name_creator=_trial_name,
+                trial_dirname_creator=_trial_name,
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=scratch,
+                failure_config=tune.FailureConfig(max_failures=DRIVER_RESTARTS),
+                callbacks=[_TellErrors(searcher)],
+                verbose=0,
+            ),
+        )
         tuner.fit()
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     if searcher.error is not None:
         raise searcher.error
 
@@ -210,7 +206,7 @@ def _report_rungs(weights: Stage, awaited: ray.ObjectRef, stages: StagesHandle, 
     told = 0.0
     finished: list[Any] = []
     while not finished:
-        finished, _ = ray.wait([awaited], timeout=POLL_SECONDS)
+        finished, _ = ray.wait([awaited], timeout=max(POLL_SECONDS, stages.store.poll_seconds))
         for point in rungs_reached(weights, stages.store, stages.probes, key):
             if point.rung > told:
                 told = point.rung

@@ -17,6 +17,7 @@ from trainables.data.batch_order import check_parts, pairing_of
 from trainables.data.catalog import Dataset, require_splits
 from trainables.data.mixture import exact_shares
 from trainables.settings import nearest
+from trainables.storage.folder import Folder
 from trainables.training_settings import TSN, Share
 
 
@@ -161,13 +162,11 @@ def _broken(space: Space, given: GivenTrial) -> str | None:
     return None
 
 
-def check_storage(folder: Path) -> None:
+def check_storage(folder: Folder) -> None:
     """Raises ValueError where the folder cannot be made or written."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.write_text("")
-        probe.unlink()
+        folder.impatient().write(".writable", b"")
+        folder.delete([".writable"])
     except OSError as error:
         raise ValueError(
             f"storage {folder}: cannot be written ({error.strerror}); give another with "

@@ -44,14 +44,12 @@ class StageCosts:
         self._on_gpus = any(getattr(execution, name).gpus_per_worker for name in EXECUTED_AS)
         teraflops = execution.device_teraflops
         self._stated_speed = None if teraflops is None else teraflops * 1e12
-        self._records: dict[str, Record] = {}
         self._clips: dict[str, int] = {}
         self.refresh()
 
     def refresh(self) -> None:
         """Read what has been finished since."""
-        for record in finished_records(self._store, self._records):
-            self._records[record.identity] = record
+        self._records = {record.identity: record for record in self._store.records()}
         self._rates = measured_rates(self._records.values())
         self._fixed = measured_fixed(self._records.values())
         self._speed = measured_speed(self._records.values()) or self._stated_speed
@@ -166,15 +164,6 @@ def rate_key(kind: str, settings: Mapping[str, Any]) -> str:
     """Stages with the same key take about the same time a clip."""
     kind = TRUNKS.get(kind, kind)
     return json.dumps([kind, settings.get("model"), settings.get("clip")], sort_keys=True)
-
-
-def finished_records(store: StageStore, known: Collection[str] = ()) -> Iterator[Record]:
-    """The records of all finished stages but the `known` ones."""
-    for path in sorted(store.root.glob("*/record.json")):
-        if path.parent.name not in known:
-            record = store.record(path.parent.name)
-            if record is not None:
-                yield record
 
 
 def measured_rates(records: Iterable[Record]) -> dict[str, float]:

@@ -10,6 +10,7 @@ import argparse
 import json
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from trainables.models.videomae import (  # noqa: E402
     videomae_config,
 )
 from trainables.settings import parse  # noqa: E402
+from trainables.storage.folder import Folder  # noqa: E402
 
 EXAMPLE = """example:
   python sweeps/export.py runs/demo --out exported/demo
@@ -77,6 +79,18 @@ def why_not_videomae(trial: TrialConfig) -> str | None:
             "and deviations alone"
         )
     return None
+
+
+def _copied(folder: Folder, to: Path) -> Path:
+    """What an export reads of a sweep in an object store."""
+    try:
+        for name in ("summary.json", WEIGHTS_FILE):
+            (to / name).write_bytes(folder.read(name))
+    except OSError as error:
+        raise ValueError(
+            f"{folder}: cannot be read ({error}); give the folder of a sweep that has ended"
+        ) from None
+    return to
 
 
 def _summary(folder: Path) -> dict[str, Any]:
@@ -149,14 +163,16 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "sweep", type=Path, metavar="SWEEP_FOLDER", help="<storage>/<sweep>, with its summary.json"
+        "sweep", metavar="SWEEP_FOLDER", help="<storage>/<sweep>, with its summary.json"
     )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="the folder to write, new or empty"
     )
     arguments = parser.parse_args(argv)
     try:
-        reason = export(arguments.sweep, arguments.out)
+        with tempfile.TemporaryDirectory() as copies:
+            folder = Folder(arguments.sweep)
+            reason = export(folder.path or _copied(folder, Path(copies)), arguments.out)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -112,7 +112,7 @@ class Heartbeat:
 
     def _write(self, name: str, data: Any) -> bool:
         try:
-            write_json(self._search.folder / name, data)
+            write_json(self._search.folder.impatient(), name, data)
         except OSError:  # tried again with the next beat; training does not stop for it
             return False
         return True

@@ -89,7 +89,9 @@ def main(argv: list[str] | None = None) -> int:
             overrides["search.trials"] = arguments.trials
         sweep = Sweep(arguments.sweep, overrides)
         if arguments.status:
-            print_status(read_status(sweep.folder, StageStore(sweep.storage / "stages")), console)
+            storage = sweep.storage.impatient()
+            store = StageStore(storage / "stages")
+            print_status(read_status(storage / sweep.settings.name, store), console)
             return 0
         if any(count < 1 for count in arguments.devices):
             raise ValueError(f"--devices {arguments.devices}: give numbers above 0")
@@ -101,6 +103,13 @@ def main(argv: list[str] | None = None) -> int:
         console.print("error:", style="red bold", end=" ")
         console.print(str(error), markup=False, soft_wrap=True)
         return 2
+    except OSError as error:
+        if os.environ.get("SWEEPS_TRACEBACK"):
+            raise
+        console.print("error:", style="red bold", end=" ")
+        said = f"{error}. What is finished is kept; the same command continues."
+        console.print(said, markup=False, soft_wrap=True)
+        return 1
     except KeyboardInterrupt:
         console.print("Stopped. What is finished is kept; the same command continues.")
         return 130

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,6 @@ from sweeps.checks import (
     check_names,
     check_sources,
     check_space,
-    check_storage,
     sources_of,
     within_limits,
 )
@@ -33,6 +30,7 @@ from sweeps.mixture_limits import limited
 from sweeps.plan import Plan, make_plan
 from sweeps.records import check_same_sweep, read_records, read_sweep
 from sweeps.search import Search
+from sweeps.storage_use import StorageUse, storage_use
 from sweeps.sweep import MAY_CHANGE, Sweep
 from sweeps.warm_start import WarmStart, warm_start
 from trainables.data.catalog import Dataset, catalog_names, load_catalog
@@ -56,6 +54,7 @@ class Prepared:
     costs: StageCosts
     plan: Plan
     warm_start: WarmStart
+    use: StorageUse
     notes: list[str]  # on the trials: why each baseline that does not run does not, ...
 
     def forecast(self) -> Forecast:
@@ -78,8 +77,6 @@ def prepare(sweep: Sweep, console: Console, *, dry_run: bool) -> Prepared:
     check_models(sweep, space)
     check_comparable(sweep, space)
     check_execution(sweep, space)
-    if not dry_run:
-        check_storage(sweep.folder)
     sources = sources_of(sweep, space, read_records(sweep.folder))
     named = dict.fromkeys(settings.trial.downstream, "trial.downstream") | sources
     data = _datasets(sweep, named, console, dry_run=dry_run)
@@ -114,6 +111,7 @@ def prepare(sweep: Sweep, console: Console, *, dry_run: bool) -> Prepared:
         costs=costs,
         plan=plan,
         warm_start=begun,
+        use=storage_use(store, settings.execution.storage.budget_gb),
         notes=[
             *notes,
             *begun.notes,
@@ -121,24 +119,6 @@ def prepare(sweep: Sweep, console: Console, *, dry_run: bool) -> Prepared:
             *_on_early_stopping(sweep, data),
         ],
     )
-
-
-@contextmanager
-def only_one(folder: Path) -> Iterator[None]:
-    """Inside, no other process runs the sweep in `folder`; a killed one leaves nothing behind.
-
-    Raises:
-        ValueError: another process runs it.
-    """
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"{folder}: another process runs this sweep; wait for it, or give this one another "
-                "name with --set name=NAME"
-            ) from None
-        yield
 
 
 def _datasets(
@@ -163,7 +143,7 @@ def _datasets(
     if dry_run:
         with tempfile.TemporaryDirectory() as folder:
             return load_catalog(write_catalog(settings.demo_world, Path(folder)))
-    return load_catalog(_render(settings.demo_world, sweep.storage / "worlds", console))
+    return load_catalog(_render(settings.demo_world, Path(sweep.disk.url) / "worlds", console))
 
 
 def _render(world: WorldSettings, folder: Path, console: Console) -> Path:

@@ -1,4 +1,4 @@
-"""A sweep on disk: `sweep.json` and `trials/NNNN.json`. These files are the truth.
+"""A sweep in its folder: `sweep.json` and `trials/NNNN.json`. These files are the truth.
 
 A record is written before its trial starts and after each change, in one stroke: a crash leaves the
 old file or the new one, never half of one.
@@ -7,21 +7,24 @@ old file or the new one, never half of one.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, field
-from pathlib import Path
+from functools import partial
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
 from pydantic.dataclasses import dataclass
 
 from cluster.study import RungPoint
+from trainables.storage.folder import Folder
 
 Origin: TypeAlias = Literal["baseline", "point", "earlier", "suggested", "proxy", "law", "soup"]
 CHOSEN: tuple[Origin, ...] = ("suggested", "proxy", "law")  # while the search goes on
 State: TypeAlias = Literal["waiting", "running", "complete", "failed", "pruned"]
+READERS = 16  # records read at once
+
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 Rung = Annotated[
@@ -61,36 +64,36 @@ class TrialRecord:
         return self.state in ("complete", "failed", "pruned")
 
 
-def write_record(folder: Path, record: TrialRecord) -> None:
+def write_record(folder: Folder, record: TrialRecord) -> None:
     """Write `folder/trials/NNNN.json`. Raises OSError if the folder cannot be written."""
-    write_json(_record_path(folder, record.number), asdict(record))
+    write_json(folder / "trials", f"{record.number:04d}.json", asdict(record))
 
 
-def read_records(folder: Path) -> list[TrialRecord]:
+def read_records(folder: Folder) -> list[TrialRecord]:
     """Every trial of the sweep in `folder`, by number.
 
     Raises:
         ValueError: a record is damaged or missing; the message names it.
     """
-    names = [path.name for path in (folder / "trials").glob("*.json")]
-    numbers = sorted(int(name[:-5]) for name in names if re.fullmatch(r"\d{4,}\.json", name))
-    return [_read_record(folder, number) for number in range(max(numbers, default=-1) + 1)]
+    trials = folder / "trials"
+    names = [file.name for file in trials.listed()]
+    numbers = [int(name[:-5]) for name in names if re.fullmatch(r"\d{4,}\.json", name)]
+    with ThreadPoolExecutor(READERS) as threads:  # each is one question to a remote storage
+        known = range(max(numbers, default=-1) + 1)
+        return list(threads.map(partial(_read_record, trials), known))
 
 
-def _record_path(folder: Path, number: int) -> Path:
-    return folder / "trials" / f"{number:04d}.json"
-
-
-def _read_record(folder: Path, number: int) -> TrialRecord:
-    path = _record_path(folder, number)
+def _read_record(trials: Folder, number: int) -> TrialRecord:
+    name = f"{number:04d}.json"
     try:
-        record = TrialRecord(**json.loads(path.read_text()))
+        record = TrialRecord(**json.loads(trials.read(name)))
         if record.number != number:
             raise ValueError(f"holds trial {record.number}")
     except (OSError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{path}: is no record of trial {number} ({_short(error)}); restore it, or delete it "
-            "and all later records: those trials are then chosen again and reuse finished stages"
+            f"{trials}/{name}: is no record of trial {number} ({_short(error)}); restore it, or "
+            "delete it and all later records: those trials are then chosen again and reuse "
+            "finished stages"
         ) from None
     return record
 
@@ -103,18 +106,19 @@ def _short(error: Exception) -> str:
     return error.strerror or str(error) if isinstance(error, OSError) else str(error)
 
 
-def write_sweep(folder: Path, settings: Mapping[str, Any]) -> None:
+def write_sweep(folder: Folder, settings: Mapping[str, Any]) -> None:
     """Write `folder/sweep.json`, the resolved settings of the sweep."""
-    write_json(folder / "sweep.json", settings)
+    write_json(folder, "sweep.json", settings)
 
 
-def read_sweep(folder: Path) -> dict[str, Any] | None:
+def read_sweep(folder: Folder) -> dict[str, Any] | None:
     """The stored settings; None where the sweep is new. Raises ValueError if damaged."""
-    path = folder / "sweep.json"
     try:
-        return read_json(path)
+        return read_json(folder, "sweep.json")
     except ValueError as error:
-        raise ValueError(f"{path}: is no JSON ({error}); restore it, or rename the sweep") from None
+        raise ValueError(
+            f"{folder}/sweep.json: is no JSON ({error}); restore it, or rename the sweep"
+        ) from None
 
 
 def check_same_sweep(
@@ -165,35 +169,23 @@ def flattened(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
+def read_json(folder: Folder, name: str) -> dict[str, Any] | None:
     """What `write_json` wrote; None if there is no such file.
 
     Raises:
         ValueError: it is no JSON.
     """
     try:
-        data = json.loads(path.read_text())
+        data = json.loads(folder.read(name))
     except FileNotFoundError:
         return None
     assert isinstance(data, dict)
     return data
 
 
-def write_json(path: Path, data: Any) -> None:
-    """Replace `path` by `data` as JSON, in one stroke and flushed to disk."""
-    text = _dumps(data)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.tmp")
-    with unfinished.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
-    directory = os.open(path.parent, os.O_RDONLY)  # the rename itself must survive a power cut
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+def write_json(folder: Folder, name: str, data: Any) -> None:
+    """Replace a file by `data` as JSON, in one stroke."""
+    folder.write(name, _dumps(data).encode())
 
 
 def _dumps(data: Any) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +13,24 @@ from rich.console import Console
 from cluster.tracking import AWAY_SECONDS, Tracker
 from search_spaces.simplex_parameter import SimplexParameter
 from search_spaces.space import Space
+from sweeps.checks import check_storage
 from sweeps.curves import curve_stages
 from sweeps.heartbeat import Heartbeat
 from sweeps.live_report import LiveReport
+from sweeps.only_one import only_one
 from sweeps.plan_lines import plan_lines
 from sweeps.plan_tree import print_plan
-from sweeps.prepare import Prepared, only_one, prepare
+from sweeps.prepare import Prepared, prepare
 from sweeps.records import write_json, write_sweep
 from sweeps.report import write_report, write_weights
+from sweeps.storage_use import added_lines, check_fits, storage_use, use_lines
 from sweeps.summary import make_summary, report_stages
 from sweeps.sweep import Sweep
 from sweeps.terminal import Terminal, print_leaderboard
 from sweeps.trunk_states import give_up_states
 from sweeps.watch import Watch
 from trainables.stage import Stage
+from trainables.storage.folder import Folder
 
 
 def run_sweep(
@@ -37,15 +43,14 @@ def run_sweep(
     Raises:
         ValueError: what the user can mend, before anything is trained.
     """
-    prepared = prepare(sweep, console, dry_run=dry_run)
-    console.print(f"[bold]{sweep.settings.name}[/bold]: {sweep.settings.question}")
-    console.print(f"results: {sweep.folder}", soft_wrap=True)
-    print_plan(prepared.plan, prepared.forecast(), console, devices)
-    for line in prepared.notes:
-        console.print(line, markup=False, soft_wrap=True)
     if dry_run:
+        _print_prepared(prepare(sweep, console, dry_run=True), console, devices)
         return {}
-    with only_one(sweep.folder):
+    check_storage(sweep.folder)
+    with only_one(sweep.folder, partial(console.print, soft_wrap=True)) as check_alone:
+        prepared = prepare(sweep, console, dry_run=False)  # reads the state, which is now ours
+        _print_prepared(prepared, console, devices)
+        prepared.search.before_writing = check_alone
         tracker = _start_tracker(prepared)
         prepared.warm_start.keep(sweep)
         write_sweep(sweep.folder, prepared.resolved)
@@ -61,9 +66,12 @@ def run_sweep(
             if said := give_up_states(prepared.search, prepared.data, prepared.store):
                 console.print(said)
     print_leaderboard(summary, console)
-    console.print(f"Report: {sweep.folder / 'report.html'}", soft_wrap=True)
+    budget = sweep.settings.execution.storage.budget_gb
+    for line in use_lines(storage_use(prepared.store, budget)):
+        console.print(line, highlight=False)
+    console.print(f"Report: {sweep.folder}/report.html", soft_wrap=True)
     if tracker.page and sweep.tracking_uri is None:
-        console.print(f"MLflow: `make ui STORAGE={sweep.storage}`, then", soft_wrap=True)
+        console.print(f"MLflow: `make ui STORAGE={sweep.disk}`, then", soft_wrap=True)
         console.print(f"        http://localhost:5000/{tracker.page}", soft_wrap=True)
     elif tracker.page:
         console.print(f"MLflow: {tracker.page} behind the server's address", soft_wrap=True)
@@ -73,6 +81,18 @@ def run_sweep(
             "them.[/yellow]"
         )
     return summary
+
+
+def _print_prepared(prepared: Prepared, console: Console, devices: Sequence[int]) -> None:
+    sweep = prepared.sweep
+    console.print(f"[bold]{sweep.settings.name}[/bold]: {sweep.settings.question}")
+    console.print(f"results: {sweep.folder}", soft_wrap=True)
+    print_plan(prepared.plan, prepared.forecast(), console, devices)
+    for line in [*use_lines(prepared.use), *added_lines(prepared.use, prepared.plan)]:
+        console.print(line, highlight=False)
+    for line in prepared.notes:
+        console.print(line, markup=False, soft_wrap=True)
+    check_fits(prepared.use, prepared.plan)
 
 
 def _run_what_is_not_done(prepared: Prepared, watch: Watch, terminal: Terminal) -> None:
@@ -115,7 +135,6 @@ def _run_what_is_not_done(prepared: Prepared, watch: Watch, terminal: Terminal) 
                 search,
                 stages,
                 concurrent=settings.search.concurrent,
-                scratch=prepared.sweep.folder / "tune",
             )
 
         def score_merges() -> None:
@@ -173,22 +192,36 @@ def _send_the_rest(tracker: Tracker, watch: Watch, terminal: Terminal) -> None:
 
 
 def _write_answer(prepared: Prepared, tracker: Tracker) -> dict[str, Any]:
-    """summary.json, the report, the weights: on disk, then in MLflow."""
-    folder = prepared.sweep.folder
+    """The report, the weights and summary.json: in the storage, then in MLflow."""
     summary, report = _write_report(prepared)
-    write_json(folder / "summary.json", summary)
-    weights = write_weights(summary, prepared.store, folder)
+    with tempfile.TemporaryDirectory() as made:
+        weights = write_weights(summary, prepared.store, Path(made))
+        write_json(Folder(made), "summary.json", summary)
+        # The summary comes last: where it is, the answer is whole.
+        files = [*_put(prepared.sweep, [*weights, Path(made, "summary.json")]), *report]
     answer = [_answer(summary), "Planned at its last start:", *plan_lines(prepared.plan)]
-    files = [folder / "summary.json", *report, *weights]
     tracker.finish("\n\n".join(answer), _metrics(summary), files)
     return summary
 
 
 def _write_report(prepared: Prepared) -> tuple[dict[str, Any], list[Path]]:
-    """The summary as things stand, and the files of the report on it."""
+    """The summary as things stand, and the files of the report on it, on this disk."""
     summary = make_summary(prepared.sweep, prepared.search, prepared.data, prepared.store)
-    files = write_report(summary, plan_lines(prepared.plan), prepared.sweep.folder)
-    return summary, files
+    with tempfile.TemporaryDirectory() as made:
+        files = write_report(summary, plan_lines(prepared.plan), Path(made))
+        return summary, _put(prepared.sweep, files)
+
+
+def _put(sweep: Sweep, files: list[Path]) -> list[Path]:
+    """Put files into the sweep's folder, and on this disk where that is in an object store.
+
+    Returns the files on this disk.
+    """
+    on_disk = sweep.disk / sweep.settings.name
+    for folder in {on_disk, sweep.folder}:
+        for file in files:
+            folder.write(file.name, file.read_bytes())
+    return [Path(on_disk.url, file.name) for file in files]
 
 
 def _answer(summary: Mapping[str, Any]) -> str:
@@ -218,7 +251,7 @@ def _start_tracker(prepared: Prepared) -> Tracker:
     sweep, resolved = prepared.sweep, prepared.resolved
     uri, artifacts = sweep.tracking_uri, None
     if uri is None:
-        uri, artifacts = f"sqlite:///{sweep.storage}/mlflow.db", str(sweep.storage / "mlartifacts")
+        uri, artifacts = f"sqlite:///{sweep.disk}/mlflow.db", str(sweep.disk / "mlartifacts")
     tracker = Tracker(uri, sweep.settings.name, artifacts)
     tags = {f"data.{name}": value for name, value in resolved["data"].items()}
     tags["allow_real_humans"] = str(sweep.settings.allow_real_humans).lower()

@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from cluster.study import Assignment, RungPoint
@@ -28,6 +27,7 @@ from sweeps.sweep import Sweep
 from sweeps.trial_names import trial_name
 from trainables.config import TrialConfig
 from trainables.data.catalog import Dataset
+from trainables.storage.folder import Folder
 from trainables.trial import trial_score
 
 
@@ -52,6 +52,7 @@ class Search:
         self._given = given
         self._data = data
         self._on_change = on_change
+        self.before_writing: Callable[[], None] = lambda: None  # what it raises, the writer does
         self._view = SamplerView(sweep, space)
         self.objectives = sweep.settings.search.objectives
         self.given_only = False  # as long as it is set, nothing is handed out but given trials
@@ -81,7 +82,7 @@ class Search:
         )
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> Folder:
         return self._sweep.folder
 
     def listen(self, on_change: Callable[[TrialRecord], None]) -> None:
@@ -288,6 +289,7 @@ class Search:
 
     def _write(self, record: TrialRecord, **changes: Any) -> TrialRecord:
         record = replace(record, **changes)
+        self.before_writing()
         write_record(self.folder, record)
         self.records[record.number] = record
         self._on_change(record)

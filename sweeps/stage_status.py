@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import mean, median
 from typing import Any
 
-from sweeps.costs import finished_records, measured_rates
+from sweeps.costs import measured_rates
 from sweeps.records import CHOSEN, TrialRecord
 from trainables.stage import TRAINED, canonical_hash, executed_as
 from trainables.stage_store import Record, StageStore
@@ -153,7 +153,7 @@ class SweepStages:
 
     def _prices(self) -> dict[str, float]:
         """Device-seconds of each stage, as far as it or such stages have been timed."""
-        rates = measured_rates(finished_records(self._store))
+        rates = measured_rates(self._store.records())
         measured = {canonical_hash(key): rate for key, rate in rates.items()}
         given = self._execution["clips_per_second"] or {}
         prices = {}

@@ -10,13 +10,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from sweeps.heartbeat import BEAT_SECONDS, PLAN, STAGES
 from sweeps.records import TrialRecord, read_json, read_records, read_sweep
 from sweeps.stage_status import Cost, StageStatus, SweepStages, ToDo
+from sweeps.storage_use import StorageUse, storage_use
 from trainables.stage_store import StageStore
+from trainables.storage.folder import Folder
 
 SILENT_SECONDS = 3 * BEAT_SECONDS  # whoever has not been heard for so long is dead
 
@@ -27,7 +28,7 @@ Life: TypeAlias = Literal["runs", "silent", "stopped", "finished", "not begun"]
 class Status:
     name: str
     question: str
-    folder: Path
+    folder: Folder
     life: Life
     now: float  # seconds since 1970
     heard: float | None  # when the sweep last wrote how it stands
@@ -42,9 +43,10 @@ class Status:
     cost: Cost
     gpu_utilisation: float | None  # 0 to 1, over all epochs for which it is known
     to_do: ToDo
+    use: StorageUse
 
 
-def read_status(folder: Path, store: StageStore, now: float | None = None) -> Status:
+def read_status(folder: Folder, store: StageStore, now: float | None = None) -> Status:
     """How the sweep in `folder` stands.
 
     Raises:
@@ -57,8 +59,8 @@ def read_status(folder: Path, store: StageStore, now: float | None = None) -> St
             f"{folder}: no sweep has been started there; run the command without --status to "
             "start it, or give the storage and name that it runs with (--set storage=FOLDER)"
         )
-    plan = read_json(folder / PLAN) or {"trials": None, "known": 0, "stages": {}}
-    last = read_json(folder / STAGES) or {}
+    plan = read_json(folder, PLAN) or {"trials": None, "known": 0, "stages": {}}
+    last = read_json(folder, STAGES) or {}
     records = read_records(folder)
     soups = sum(record.origin == "soup" for record in records)
     asked = plan["trials"] or settings["search"]["trials"] or len(records)
@@ -91,6 +93,7 @@ def read_status(folder: Path, store: StageStore, now: float | None = None) -> St
         later=len({*stages.missing()} - {each["identity"] for each in told}),
         cost=stages.cost(),
         gpu_utilisation=stages.gpu_utilisation(),
+        use=storage_use(store, settings["execution"]["storage"]["budget_gb"]),
         to_do=stages.to_do(running, to_suggest, now if life == "runs" else None),
     )
 

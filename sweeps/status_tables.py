@@ -13,6 +13,7 @@ from cluster.study import RungPoint
 from sweeps.costs import duration
 from sweeps.stage_status import StageStatus
 from sweeps.status import Status, seconds_of
+from sweeps.storage_use import use_lines
 from sweeps.trial_names import trial_name
 
 HEAD = 5  # trials of the leaderboard
@@ -37,6 +38,8 @@ def print_status(status: Status, console: Console) -> None:
     if status.life != "finished":
         for line in _to_do(status):
             console.print(line)
+    for line in use_lines(status.use):
+        console.print(line, highlight=False)
     _print_leaderboard(status, console)
 
 

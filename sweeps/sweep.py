@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
+from sweeps.place import on_disk, storage_url
 from sweeps.search_settings import SearchSettings
 from trainables.config import Execution, TrialConfig
 from trainables.data.demo_world.settings import WorldSettings
@@ -22,9 +23,9 @@ from trainables.settings import (
     parse_yaml_value,
     with_overrides,
 )
+from trainables.storage.folder import Folder
 from trainables.training_settings import Positive
 
-STORAGE_VARIABLE = "SWEEPS_HOME"
 EXECUTED_AS = ["mae", "align", "finetune", "tasks"]
 
 
@@ -39,6 +40,14 @@ class DatasetSettings(Settings):
         if (self.catalog is None) == (self.demo_world is None):
             raise ValueError("give exactly one of 'catalog' (a file) and 'demo_world' (settings)")
         return self
+
+
+class StorageSettings(Settings):
+    """How the storage is used. Changes no result."""
+
+    budget_gb: Annotated[float, Field(gt=0)] | None  # that all stages may take; null: no limit
+    patience_minutes: Annotated[float, Field(ge=0)]  # that a storage which refuses is asked again
+    cache_gb: Annotated[float, Field(ge=0)]  # of an object store's files that a node keeps copies
 
 
 class ExecutionSettings(Settings):
@@ -57,6 +66,7 @@ class ExecutionSettings(Settings):
     # A custom resource of the nodes that stay (not spot): what only waits for training runs there,
     # that is the trials' drivers, the `Stages` actor and Train's controllers. null: anywhere.
     driver_resource: Annotated[str, Field(min_length=1)] | None
+    storage: StorageSettings
     # Clips a second of one device (mae, align, finetune, tasks), for a price before any was timed.
     clips_per_second: dict[str, Annotated[float, Field(gt=0)]] | None
     # What one device sustains, in 10^12 FLOP a second, where neither is known.
@@ -158,8 +168,14 @@ class Sweep:
         self.settings = parse(SweepSettings, data, "")
         # As written, for points to be laid over: parsing a point checks it whole.
         self._trial_data: dict[str, Any] = data["trial"]
-        self.storage = storage_folder(self.settings.storage)
+        use = self.settings.execution.storage
+        self.storage = Folder(
+            storage_url(self.settings.storage),
+            patience_seconds=60 * use.patience_minutes,
+            cache_gb=use.cache_gb,
+        )
         self.folder = self.storage / self.settings.name
+        self.disk = on_disk(self.storage)
         self.tracking_uri = self.settings.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
         space = self.settings.search.space
         self.space_file = None if space is None else path.parent / space
@@ -196,20 +212,6 @@ class Sweep:
     def identity(self) -> dict[str, Any]:
         """The settings as JSON values, as sweep.json keeps them."""
         return self.settings.model_dump(mode="json")
-
-
-def storage_folder(storage: str) -> Path:
-    """`storage` as an absolute folder; a relative one lies in $SWEEPS_HOME.
-
-    Without the variable it lies in the current folder, except in a Ray job, whose current folder
-    is a copy that is thrown away: there it lies in the home folder.
-    """
-    path = Path(os.path.expandvars(storage)).expanduser()
-    if path.is_absolute():
-        return path
-    in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-    home = os.environ.get(STORAGE_VARIABLE) or (Path.home() if in_job else Path.cwd())
-    return Path(home).resolve() / path
 
 
 def parse_assignments(assignments: list[str]) -> dict[str, Any]:

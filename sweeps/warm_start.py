@@ -40,7 +40,7 @@ class WarmStart:
 
     def keep(self, sweep: Sweep) -> None:
         if self.read:
-            write_json(sweep.folder / FILE, self.read)
+            write_json(sweep.folder, FILE, self.read)
 
 
 def warm_start(
@@ -51,7 +51,7 @@ def warm_start(
     Raises:
         ValueError: one is not to be had, or its scores cannot be compared with this sweep's.
     """
-    kept = read_json(sweep.folder / FILE) or {}
+    kept = read_json(sweep.folder, FILE) or {}
     read: dict[str, Any] = {}
     found = WarmStart(read=read, observations=[], given=[], notes=[])
     for source in sweep.settings.search.warm_start:
@@ -67,7 +67,7 @@ def _read(sweep: Sweep, source: str | MlflowSweep, store: StageStore) -> dict[st
     if isinstance(source, MlflowSweep):
         from cluster.mlflow_reader import read_summary
 
-        uri = source.uri or sweep.tracking_uri or f"sqlite:///{sweep.storage}/mlflow.db"
+        uri = source.uri or sweep.tracking_uri or f"sqlite:///{sweep.disk}/mlflow.db"
         summary = read_summary(uri, source.experiment)
         if "trial" not in summary:
             raise ValueError(
@@ -88,7 +88,8 @@ def _read(sweep: Sweep, source: str | MlflowSweep, store: StageStore) -> dict[st
     folder = sweep.storage / source
     settings = read_sweep(folder)
     if settings is None:
-        there = sorted(path.parent.name for path in sweep.storage.glob("*/sweep.json"))
+        names = [file.name.split("/") for file in sweep.storage.listed()]
+        there = [name[0] for name in names if name[1:] == ["sweep.json"]]
         raise ValueError(
             f"search.warm_start: {sweep.storage} has no sweep {source!r}{nearest(source, there)}"
         )

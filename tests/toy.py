@@ -203,6 +203,7 @@ def toy_sweep_data(**overrides: Any) -> dict[str, Any]:
             "hang_seconds": None,
             "first_step_seconds": None,
             "driver_resource": None,
+            "storage": {"budget_gb": None, "patience_minutes": 1, "cache_gb": 1},
             "clips_per_second": None,
             "device_teraflops": None,
             "device_price_per_hour": None,

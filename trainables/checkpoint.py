@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
-import os
+import io
 import warnings
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from trainables.storage.folder import Folder
 
-def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    written = folder / f"last-{os.getpid()}.tmp"
-    torch.save(state, written)
-    os.replace(written, folder / "last.pt")
+LAST = "last.pt"
 
 
-def load_checkpoint(folder: Path) -> dict[str, Any] | None:
+def save_checkpoint(folder: Folder, state: dict[str, Any]) -> None:
+    """Made in memory, for a storage that refuses is asked again with the same bytes."""
+    content = io.BytesIO()
+    torch.save(state, content)
+    folder.write(LAST, content.getbuffer())
+
+
+def load_checkpoint(folder: Folder) -> dict[str, Any] | None:
     """The state on the CPU, or None; a file that cannot be read is dropped with a warning."""
-    path = folder / "last.pt"
-    if not path.exists():
+    try:
+        content = folder.read(LAST)
+    except FileNotFoundError:
         return None
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(
+            io.BytesIO(content), map_location="cpu", weights_only=True
+        )
     except Exception as error:  # torch raises many kinds for a damaged file
-        warnings.warn(f"{path} cannot be read ({error}); the stage starts over", stacklevel=2)
-        path.unlink(missing_ok=True)
+        warnings.warn(
+            f"{folder}/{LAST} cannot be read ({error}); the stage starts over", stacklevel=2
+        )
+        folder.delete([LAST])
         return None
     return state

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import io
 import secrets
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +13,9 @@ from torch import Tensor, nn
 
 from trainables.config import KeepSettings
 from trainables.posthoc_ema import LENGTHS, beta, gamma_of
+from trainables.stage_store import Write
 from trainables.stages.weights import writer
+from trainables.storage.folder import Folder
 
 
 class RunningAverages:
@@ -30,7 +31,9 @@ class RunningAverages:
     same stage beside this one, touches none of this one's files.
     """
 
-    def __init__(self, trunk: nn.Module, keep: KeepSettings, *, epochs: int, folder: Path) -> None:
+    def __init__(
+        self, trunk: nn.Module, keep: KeepSettings, *, epochs: int, folder: Folder
+    ) -> None:
         self._trunk, self._folder = trunk, folder
         self._first_epoch = epochs - keep.last + 1  # whose weights are kept
         self._names = [name for name, _ in trunk.named_parameters()]
@@ -63,15 +66,15 @@ class RunningAverages:
             if name != "ema":
                 self._write(f"{name}_{epoch}", self._named(name))
 
-    def files(self) -> dict[str, Callable[[Path], None]]:
-        """Files of the artifact, as `StageStore.publish` writes them; linked where they exist."""
-        write: dict[str, Callable[[Path], None]] = {
-            f"{role}.safetensors": partial(os.link, self._folder / name)
-            for role, name in self._files.items()
-        }
-        if "ema" in self._averages:
-            write["ema.safetensors"] = writer({**self._trunk.state_dict(), **self._named("ema")})
-        return write
+    def kept(self) -> dict[str, str]:
+        """What is there already of the artifact, as `StageStore.publish` takes it."""
+        return dict(self._files)
+
+    def write(self) -> dict[str, Write]:
+        """What is still to be written of the artifact, as `StageStore.publish` does it."""
+        if "ema" not in self._averages:
+            return {}
+        return {"ema.safetensors": writer({**self._trunk.state_dict(), **self._named("ema")})}
 
     def state_dict(self) -> dict[str, Any]:
         return {"averages": self._averages, "files": self._files}
@@ -82,19 +85,18 @@ class RunningAverages:
                 own.copy_(value)
         self._files = dict(state["files"])
 
-    def take_over(self, files: Mapping[str, Path]) -> None:
+    def take_over(self, folder: Folder, files: Mapping[str, str]) -> None:
         """Go on with what a trunk kept, role -> file, after `load_state_dict` of its state.
 
-        Of the files, those that this run would have kept itself are linked into its folder.
+        Of the files in its `folder`, those that this run would have kept itself become its own too.
         """
         self._files = {}
-        for role, path in files.items():
+        for role, file in files.items():
             kind, _, epoch = role.rpartition("_")
             if (kind == "epoch" and int(epoch) < self._first_epoch) or kind not in self._kinds():
                 continue
-            self._folder.mkdir(parents=True, exist_ok=True)
             name = f"{role}-{self._attempt}.safetensors"
-            os.link(path, self._folder / name)
+            self._folder.copy(name, folder, file)
             self._files[role] = name
 
     def _kinds(self) -> set[str]:
@@ -105,9 +107,8 @@ class RunningAverages:
         return dict(zip(self._names, self._averages[average], strict=True))
 
     def _write(self, role: str, tensors: Mapping[str, Tensor]) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        content = io.BytesIO()
+        writer(tensors)(content)
         name = f"{role}-{self._attempt}.safetensors"
-        writer(tensors)(self._folder / name)
-        with (self._folder / name).open("rb") as file:
-            os.fsync(file.fileno())  # on disk before the checkpoint that names it
+        self._folder.write(name, content.getbuffer())  # before the checkpoint that names it
         self._files[role] = name

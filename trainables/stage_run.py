@@ -15,7 +15,7 @@ from trainables.data.catalog import Dataset
 from trainables.gpu_meter import GpuMeter
 from trainables.intermediate_probes import IntermediateProbes
 from trainables.stage import Stage
-from trainables.stage_store import StageStore
+from trainables.stage_store import StageStore, Write
 
 
 class StageStopped(Exception):
@@ -56,16 +56,17 @@ class StageRun:
         return time.monotonic() - self.started
 
     def input_file(self, role: str, file: str) -> Path:
-        """The path of one file of an input's artifact."""
+        """One file of an input's artifact, on this node's disk."""
         return self.store.file(self.stage.inputs[role].identity, file)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """An artifact before it is published; see `StageStore.publish` for `write`."""
+    """An artifact before it is published; see `StageStore.publish` for `write` and `kept`."""
 
-    write: dict[str, Callable[[Path], None]]
+    write: Mapping[str, Write]
     metrics: dict[str, Any]
+    kept: Mapping[str, str] = field(default_factory=dict)
     clips: int = 0
     mixture: dict[str, Any] = field(default_factory=dict)
     earlier_device_seconds: float = 0.0  # of the attempts that this one resumed from

@@ -1,4 +1,4 @@
-"""Artifacts of stages on disk: `stages/<identity>/`, whole or not there at all.
+"""Artifacts of stages: `stages/<identity>/`, whole or not there at all.
 
 An artifact is the files that its record names. The record is written last and is never replaced:
 whoever writes it first wins, so a stage trained twice by accident is harmless.
@@ -6,19 +6,24 @@ whoever writes it first wins, so a stage trained twice by accident is harmless.
 
 from __future__ import annotations
 
+import io
 import json
-import os
 import secrets
-import shutil
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from trainables.stage import TRUNKS, Stage
+from trainables.storage.folder import Folder
+from trainables.storage.lease import Lease
 
 LEASE_SECONDS = 30.0  # a lease not renewed for so long belongs to a process that died
+READERS = 16  # records read at once; each is one question to a remote storage
+
+Write = Callable[[IO[bytes]], object]  # writes a file's content to it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +47,26 @@ class Record:
 
 
 class StageStore:
-    """The folder of all stages of one storage, shared by every sweep on it."""
+    """The folder of all stages of one storage, shared by every sweep on it.
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    It may be sent to other processes. All methods raise OSError where the storage refuses for
+    longer than its patience.
+    """
 
-    def folder(self, identity: str) -> Path:
+    def __init__(self, root: Folder | Path) -> None:
+        self.root = root if isinstance(root, Folder) else Folder(str(root.absolute()))
+        # How often it may be asked what is new: a remote storage takes its time, and money.
+        self.poll_seconds = 0.2 if self.root.path else 2.0
+        self._read: dict[str, Record] = {}  # records that never change
+
+    def __reduce__(self) -> tuple[type[StageStore], tuple[Folder]]:
+        return StageStore, (self.root,)
+
+    def impatient(self) -> StageStore:
+        """The same store, which raises at once where the storage refuses."""
+        return StageStore(self.root.impatient())
+
+    def folder(self, identity: str) -> Folder:
         return self.root / identity
 
     def record(self, identity: str) -> Record | None:
@@ -56,15 +75,28 @@ class StageStore:
         Raises:
             ValueError: the record exists and cannot be read.
         """
-        path = self.folder(identity) / "record.json"
+        if identity in self._read:
+            return self._read[identity]
+        folder = self.folder(identity)
         try:
-            return Record(**json.loads(path.read_text()))
+            record = Record(**json.loads(folder.read("record.json")))
         except FileNotFoundError:
             return None
-        except (json.JSONDecodeError, TypeError) as error:
+        except (ValueError, TypeError) as error:
             raise ValueError(
-                f"{path}: is no stage record ({error}); delete this folder to train it again"
+                f"{folder}/record.json: is no stage record ({error}); delete this folder to train "
+                "it again"
             ) from None
+        if record.stage["kind"] not in TRUNKS:  # which may be given up
+            self._read[identity] = record
+        return record
+
+    def records(self) -> list[Record]:
+        """Those of all finished stages, by identity. Raises as `record`."""
+        names = [file.name.split("/") for file in self.root.listed()]
+        finished = [name[0] for name in names if name[1:] == ["record.json"]]
+        with ThreadPoolExecutor(READERS) as threads:
+            return [record for record in threads.map(self.record, finished) if record is not None]
 
     def finished(self, identity: str) -> Record | None:
         """The record of a stage whose artifact is there, or None. Raises as `record` does."""
@@ -72,38 +104,40 @@ class StageStore:
         return None if record is None or record.given_up else record
 
     def file(self, identity: str, role: str) -> Path:
-        """The path of one file of a finished stage's artifact."""
+        """A file of a finished stage's artifact, on this node's disk."""
         record = self.record(identity)
         assert record is not None, f"stage {identity} is not finished"
-        return self.folder(identity) / record.files[role]
+        return self.folder(identity).local(record.files[role])
 
     def publish(
         self,
         stage: Stage,
         *,
-        write: Mapping[str, Callable[[Path], None]],
+        write: Mapping[str, Write],
         metrics: dict[str, Any],
         cost: dict[str, float],
+        kept: Mapping[str, str] | None = None,
         mixture: dict[str, Any] | None = None,
         trained_on: dict[str, dict[str, str]] | None = None,
     ) -> Record:
         """Write the artifact's files, then its record; return the record that stands.
 
-        `write` maps a role ("weights.safetensors") to a function that writes that file.
+        `write` maps a role ("weights.safetensors") to a function that writes that file, `kept` a
+        role ("epoch_3") to a file among the snapshots, which becomes part of the artifact.
         """
         folder = self.folder(stage.identity)
-        folder.mkdir(parents=True, exist_ok=True)
         token = secrets.token_hex(4)
         again = self.record(stage.identity)  # of a trunk that was given up and is needed after all
         if again is not None and again.given_up:
             cost = {name: value + again.cost[name] for name, value in cost.items()}
-            (folder / "record.json").unlink(missing_ok=True)
-        files = {}
+            folder.delete(["record.json"])
+        files = {role: f"snapshots/{name}" for role, name in (kept or {}).items()}
         for name, write_file in write.items():
             role, _, suffix = name.partition(".")
             files[role] = f"{role}-{token}.{suffix}"
-            write_file(folder / files[role])
-            _flush(folder / files[role])
+            content = io.BytesIO()
+            write_file(content)
+            folder.write(files[role], content.getbuffer())
         record = Record(
             identity=stage.identity,
             stage=stage.described(),
@@ -115,28 +149,27 @@ class StageStore:
             attempts=self.attempts(stage.identity),
             finished_at=time.time(),
         )
-        written = folder / f"record-{token}.tmp"
-        written.write_text(json.dumps(asdict(record), indent=1, allow_nan=False))
-        _flush(written)
-        try:
-            os.link(written, folder / "record.json")  # fails if another was first
-        except FileExistsError:
-            for name in files.values():
-                (folder / name).unlink()
-        finally:
-            written.unlink()
+        text = json.dumps(asdict(record), indent=1, allow_nan=False)
+        if not folder.create("record.json", text.encode()):  # another was first
+            folder.delete(files.values())
         if stage.kind in TRUNKS:
-            self._line(stage.line).mkdir(parents=True, exist_ok=True)
-            (self._line(stage.line) / f"{stage.settings['step']}-{stage.identity}").touch()
-        for unfinished in (self.checkpoint(stage.identity), self.snapshots(stage.identity)):
-            shutil.rmtree(unfinished, ignore_errors=True)
+            self._line(stage.line).write(f"{stage.settings['step']}-{stage.identity}", b"")
+        self.clean(stage.identity)
         standing = self.record(stage.identity)
         assert standing is not None
         return standing
 
+    def clean(self, identity: str) -> None:
+        """Delete what a stage kept while it ran and its artifact is without. It is finished."""
+        record = self.record(identity)
+        assert record is not None, f"stage {identity} is not finished"
+        self.checkpoint(identity).remove()
+        kept = {f"snapshots/{file.name}" for file in self.snapshots(identity).listed()}
+        self.folder(identity).delete(kept - {*record.files.values()})
+
     def trunks(self, line: str) -> dict[int, str]:
         """The finished trunks of a run: step -> identity. See `Stage.line`."""
-        found = [path.name.split("-") for path in self._line(line).glob("*-*")]
+        found = [file.name.split("-") for file in self._line(line).listed()]
         return {int(step): identity for step, identity in found if self.finished(identity)}
 
     def give_up(self, identity: str) -> int:
@@ -147,66 +180,54 @@ class StageStore:
         record, folder = self.finished(identity), self.folder(identity)
         if record is None:
             return 0
-        written = folder / f"record-{secrets.token_hex(4)}.tmp"
-        written.write_text(json.dumps(asdict(replace(record, files={})), indent=1))
-        os.replace(written, folder / "record.json")
-        files = [folder / name for name in record.files.values()]
-        freed = sum(file.stat().st_size for file in files)
-        for file in files:
-            file.unlink()
+        text = json.dumps(asdict(replace(record, files={})), indent=1)
+        folder.write("record.json", text.encode())
+        files = {*record.files.values()}
+        freed = sum(file.size for file in folder.listed() if file.name in files)
+        folder.delete(files)
         return freed
 
-    def _line(self, line: str) -> Path:
+    def _line(self, line: str) -> Folder:
         return self.root / "trunks" / line
 
-    def checkpoint(self, identity: str) -> Path:
+    def checkpoint(self, identity: str) -> Folder:
         """The folder a running stage keeps its last checkpoint in."""
         return self.folder(identity) / "checkpoint"
 
-    def snapshots(self, identity: str) -> Path:
+    def snapshots(self, identity: str) -> Folder:
         """The folder a running stage keeps weights of earlier epochs in."""
         return self.folder(identity) / "snapshots"
 
-    # Progress: one JSON line a point, so that it can be read while it is written.
+    # Progress: one JSON line a point, the whole file written anew with each, for an object store
+    # cannot append. Who trains the stage is the one who writes it.
 
-    def add_progress(self, identity: str, point: dict[str, float]) -> None:
-        """Append a point of the stage's curves; it holds at least `epoch`."""
-        folder = self.folder(identity)
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "progress.jsonl").open("a") as file:
-            file.write(json.dumps(point) + "\n")
+    def add_progress(self, identity: str, *added: dict[str, float]) -> None:
+        """Add points to the stage's curves; each holds at least `epoch`."""
+        # A resumed stage comes to an epoch again: the last counts.
+        points = {each["epoch"]: each for each in [*self.progress(identity), *added]}
+        lines = [json.dumps(points[epoch]) + "\n" for epoch in sorted(points)]
+        self.folder(identity).write("progress.jsonl", "".join(lines).encode())
 
     def progress(self, identity: str) -> list[dict[str, float]]:
-        """All points so far, by epoch. A resumed stage writes an epoch again: the last counts."""
+        """All points so far, by epoch."""
         try:
-            text = (self.folder(identity) / "progress.jsonl").read_text()
+            text = self.folder(identity).read("progress.jsonl").decode()
         except FileNotFoundError:
             return []
-        points = {}
-        for line in text.splitlines(keepends=True):
-            if line.endswith("\n"):  # the last line may be half written
-                try:
-                    point = json.loads(line)
-                except json.JSONDecodeError:  # a line cut by a kill, then appended to
-                    continue
-                points[point["epoch"]] = point
-        return [points[epoch] for epoch in sorted(points)]
+        return [json.loads(line) for line in text.splitlines()]
 
     # Probes of a model while it aligns: a file for each way of measuring, see IntermediateProbes.
 
     def add_probe(self, identity: str, key: str, point: dict[str, Any]) -> None:
         """Keep a probe, `step` in it; a resumed stage may measure at a step again."""
         kept = [each for each in self.probes(identity, key) if each["step"] != point["step"]]
-        folder = self.folder(identity)
-        folder.mkdir(parents=True, exist_ok=True)
-        written = folder / f"probes-{secrets.token_hex(4)}.tmp"
-        written.write_text(json.dumps([*kept, point]))
-        written.replace(folder / f"probes-{key}.json")
+        text = json.dumps([*kept, point])
+        self.folder(identity).write(f"probes-{key}.json", text.encode())
 
     def probes(self, identity: str, key: str) -> list[dict[str, Any]]:
         """The probes so far."""
         try:
-            text = (self.folder(identity) / f"probes-{key}.json").read_text()
+            text = self.folder(identity).read(f"probes-{key}.json")
         except FileNotFoundError:
             return []
         points: list[dict[str, Any]] = json.loads(text)
@@ -216,32 +237,13 @@ class StageStore:
 
     def attempts(self, identity: str) -> int:
         try:
-            return len((self.folder(identity) / "attempts").read_text())
+            return len(self.folder(identity).read("attempts"))
         except FileNotFoundError:
             return 0
 
     def begin_attempt(self, identity: str) -> None:
-        self.folder(identity).mkdir(parents=True, exist_ok=True)
-        with (self.folder(identity) / "attempts").open("a") as file:
-            file.write("|")
+        self.folder(identity).write("attempts", b"|" * (self.attempts(identity) + 1))
 
-    def renew_lease(self, identity: str, owner: str) -> None:
-        self.folder(identity).mkdir(parents=True, exist_ok=True)
-        (self.folder(identity) / "lease").write_text(owner)
-
-    def release_lease(self, identity: str) -> None:
-        (self.folder(identity) / "lease").unlink(missing_ok=True)
-
-    def leased_by_other(self, identity: str, owner: str) -> bool:
-        """Whether another sweep has been training this stage within LEASE_SECONDS."""
-        lease = self.folder(identity) / "lease"
-        try:
-            age = time.time() - lease.stat().st_mtime
-            return age < LEASE_SECONDS and lease.read_text() != owner
-        except FileNotFoundError:
-            return False
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    def lease(self, identity: str) -> Lease:
+        """Whose turn it is to train the stage, among the sweeps on this storage."""
+        return Lease(self.folder(identity) / "lease", LEASE_SECONDS)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import nn
@@ -56,9 +55,9 @@ class TrainingState:
             held = self._held(self.device_seconds(run))
             save_checkpoint(run.store.checkpoint(run.stage.identity), held)
 
-    def write(self, path: Path) -> None:
+    def write(self, file: IO[bytes]) -> None:
         """A trunk's artifact: what it cost stays behind, for it is in the trunk's record."""
-        torch.save(self._held(device_seconds=0.0), path)
+        torch.save(self._held(device_seconds=0.0), file)
 
     def resume(self, run: StageRun) -> None:
         """Go on from the stage's checkpoint, or from its trunk where that is further."""
@@ -81,10 +80,10 @@ class TrainingState:
         if self.averages is not None:
             record = run.store.record(trunk)
             assert record is not None
-            self.averages.take_over({role: run.store.file(trunk, role) for role in record.files})
+            self.averages.take_over(run.store.folder(trunk), record.files)
         if rank() == 0:
-            for point in run.store.progress(trunk):
-                run.store.add_progress(run.stage.identity, {**point, "seconds": 0.0})
+            points = [{**point, "seconds": 0.0} for point in run.store.progress(trunk)]
+            run.store.add_progress(run.stage.identity, *points)
 
     def _held(self, device_seconds: float) -> dict[str, Any]:
         held = {

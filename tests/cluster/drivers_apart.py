@@ -32,8 +32,7 @@ if __name__ == "__main__":
             refused = str(error)
         stages = StagesHandle(store, toy_data(), Executions(driver_resource="stays"))
         study = Script([7], epochs=1)
-        scratch = store.root.parent / "tune"
-        run_trials(study, stages, concurrent=1, scratch=scratch)
+        run_trials(study, stages, concurrent=1)
         assert study.told[0][0] == "complete", study.told
         there = {
             actor["ActorClassName"]: actor["Address"]["NodeID"] == stays.node_id

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("two_cpus")
 
 def pids(stages: StagesHandle, wanted: Stage) -> set[int]:
     """The processes that took a step of the stage."""
-    lines = [line.split() for line in (stages.store.root / "log").read_text().splitlines()]
+    lines = [line.split() for line in stages.store.root.read("log").decode().splitlines()]
     return {int(pid) for identity, _, _, pid in lines if identity == wanted.identity}
 
 

@@ -28,7 +28,7 @@ class WithoutWorkers(Stages):
         self.begun.append(stage)
         for _ in range(10):
             await asyncio.sleep(0)
-        write = {"state.pt": lambda path: path.write_bytes(b"state")}
+        write = {"state.pt": lambda file: file.write(b"state")}
         return self._store.publish(stage, write=write, metrics={}, cost={})
 
 

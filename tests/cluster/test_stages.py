@@ -42,13 +42,13 @@ def states(stages: StagesHandle, wanted: Stage) -> list[str]:
 
 
 def steps(stages: StagesHandle, wanted: Stage) -> list[int]:
-    log = stages.store.root / "log"
+    log = Path(stages.store.root.url, "log")
     lines = [line.split() for line in log.read_text().splitlines()] if log.exists() else []
     return [int(step) for identity, _, step, _ in lines if identity == wanted.identity]
 
 
 def worker_pid(stages: StagesHandle, wanted: Stage) -> int:
-    lines = (stages.store.root / "log").read_text().splitlines()
+    lines = stages.store.root.read("log").decode().splitlines()
     return next(int(line.split()[3]) for line in lines if line.startswith(wanted.identity))
 
 
@@ -156,7 +156,7 @@ def test_inputs_come_first_and_not_at_all_when_the_stage_itself_is_there(start: 
     get(want(stages, above, 1))
     assert [e["kind"] for e in stages.events(0)[0] if e["state"] == "started"] == ["init", "probe"]
 
-    (stages.store.folder(below.identity) / "record.json").unlink()
+    stages.store.folder(below.identity).delete(["record.json"])
     again = start()
     get(want(again, above, 1))
     assert [e["state"] for e in again.events(0)[0]] == ["reused"]
@@ -184,20 +184,45 @@ def test_who_waits_for_room_holds_nothing_and_is_forgotten_when_dropped(start: S
 def test_a_stage_with_two_workers_is_one_process_group(start: Start) -> None:
     stages, wanted = start(), stage("finetune", steps=1)
     assert get(want(stages, wanted, 1))["metrics"]["ranks"] == 2
-    assert list(stages.store.root.parent.iterdir()) == [stages.store.root]  # nothing of Train's
+    root = Path(stages.store.root.url)
+    assert list(root.parent.iterdir()) == [root]  # nothing of Train's
 
 
-def test_a_stage_leased_by_another_sweep_is_waited_for_unless_that_sweep_is_dead(
+def test_a_stage_leased_by_another_sweep_is_waited_for_until_that_is_dead_or_gives_it_back(
     start: Start,
 ) -> None:
-    stages, wanted = start(), stage("init")
-    stages.store.renew_lease(wanted.identity, f"{socket.gethostname()}:{os.getpid()}:alive")
-    waiting = want(stages, wanted, 1)
-    assert ray.wait([waiting], timeout=2) == ([], [waiting])
-    stages.store.renew_lease(wanted.identity, f"{socket.gethostname()}:999999999:dead")
+    stages, given_back, left = start(), stage("init"), stage("probe")
+    lease = stages.store.lease(given_back.identity)
+    assert lease.take()
+    take = (
+        "import pathlib, sys; from trainables.stage_store import StageStore; "
+        "assert StageStore(pathlib.Path(sys.argv[1])).lease(sys.argv[2]).take(); "
+        "print('taken', flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", take, stages.store.root.url, left.identity],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    )
+    assert other.stdout is not None and other.stdout.readline() == b"taken\n"
+    waiting = [want(stages, given_back, 1), want(stages, left, 1)]
+    assert ray.wait(waiting, timeout=2) == ([], waiting)
     began = time.monotonic()
+    lease.give_back()
+    other.kill()
+    other.wait()
     get(waiting)
-    assert time.monotonic() - began < LEASE_SECONDS - 5  # it did not wait for the lease to run out
+    assert time.monotonic() - began < LEASE_SECONDS - 5  # no lease had to run out
+
+
+def test_two_sweeps_that_need_one_stage_at_once_train_it_once_between_them(start: Start) -> None:
+    first, second, wanted = start(), start(), stage("probe", steps=6, pause=0.3)
+    records = get([want(first, wanted, 1), want(second, wanted, 1)])
+    assert records[0] == records[1] and records[0]["attempts"] == 1
+    assert steps(first, wanted) == [1, 2, 3, 4, 5, 6]
+    ends = sorted(states(each, wanted)[-1] for each in (first, second))
+    assert ends == ["finished", "reused"]
 
 
 def test_the_actor_itself_is_killed_and_the_trials_still_get_their_stage(start: Start) -> None:

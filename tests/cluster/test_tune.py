@@ -78,14 +78,12 @@ def stages(tmp_path: Path) -> Any:
 
 def run(study: Script, stages: StagesHandle, **settings: Any) -> None:
     arguments = {"concurrent": 1, **settings}
-    scratch = stages.store.root.parent / "tune"
     signal.signal(signal.SIGALRM, _too_long)
     signal.alarm(SECONDS)
     try:
-        run_trials(study, stages, scratch=scratch, **arguments)
+        run_trials(study, stages, **arguments)
     finally:
         signal.alarm(0)
-    assert not scratch.exists()
 
 
 def _too_long(*_: Any) -> None:

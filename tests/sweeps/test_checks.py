@@ -19,8 +19,10 @@ from sweeps.checks import (
     within_limits,
 )
 from sweeps.given import given_trials
-from sweeps.sweep import Sweep, parse_assignments, storage_folder
+from sweeps.place import storage_url
+from sweeps.sweep import Sweep, parse_assignments
 from tests.toy import MIXTURE, MIXUP, SPACE, STOPPING, toy_data, toy_dataset, write_toy_sweep
+from trainables.storage.folder import Folder
 
 
 def check(folder: Path, data=None, space: dict[str, Any] = SPACE, **overrides: Any) -> None:
@@ -179,7 +181,7 @@ def test_a_baseline_past_the_repetition_cap_is_left_out_and_a_point_is_an_error(
 def test_a_storage_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="cannot be written.*--set storage"):
-        check_storage(tmp_path / "file" / "below")
+        check_storage(Folder(str(tmp_path / "file" / "below")))
 
 
 def test_relative_storage_lies_in_sweeps_home_else_here_and_in_a_job_at_home(
@@ -188,12 +190,12 @@ def test_relative_storage_lies_in_sweeps_home_else_here_and_in_a_job_at_home(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SWEEPS_HOME", raising=False)
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
-    assert storage_folder("runs") == tmp_path / "runs"
+    assert storage_url("runs") == str(tmp_path / "runs")
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
-    assert storage_folder("runs") == Path(os.path.expanduser("~")) / "runs"
+    assert storage_url("runs") == str(Path(os.path.expanduser("~")) / "runs")
     monkeypatch.setenv("SWEEPS_HOME", str(tmp_path / "shared"))
-    assert storage_folder("runs") == tmp_path / "shared" / "runs"
-    assert storage_folder("/data/runs") == Path("/data/runs")
+    assert storage_url("runs") == str(tmp_path / "shared" / "runs")
+    assert storage_url("/data/runs") == "/data/runs"
 
 
 def test_set_reads_values_as_yaml_and_names_what_it_cannot_read() -> None:

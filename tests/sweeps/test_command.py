@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
 
-from sweeps.prepare import only_one
+from sweeps.only_one import only_one
 from tests.sweeps.commands import command, environment, write_world_sweep
+from trainables.storage.folder import Folder
 
 
 def run(sweep: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -62,16 +65,16 @@ def test_more_workers_than_there_can_be_is_an_error_that_says_what_is_short(tmp_
 
 
 def test_a_sweep_that_another_process_runs_is_refused(tmp_path: Path) -> None:
-    folder = tmp_path / "runs" / "toy"
-    folder.mkdir(parents=True)
-    with only_one(folder):
-        assert "another process runs this sweep" in refusal(tmp_path)
+    with only_one(Folder(str(tmp_path / "runs" / "toy")), print):
+        assert f"process {os.getpid()} on {socket.gethostname()} runs this sweep" in refusal(
+            tmp_path
+        )
 
 
 def test_a_changed_sweep_is_refused_and_names_the_change(tmp_path: Path) -> None:
     from sweeps.records import write_sweep
 
-    write_sweep(tmp_path / "runs" / "toy", {"trial": {"seed": 7}})
+    write_sweep(Folder(str(tmp_path / "runs" / "toy")), {"trial": {"seed": 7}})
     said = refusal(tmp_path)
     assert "trial.seed: 7 when it began, 0 now" in said
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -18,8 +19,17 @@ from tests.faults.aftermath import (
 )
 from tests.faults.disturbed import DisturbedSweep
 from tests.faults.ray_nodes import RayNodes
-from tests.sweeps.commands import run_to_end, run_until, write_world_sweep
+from tests.sweeps.commands import command, environment, run_to_end, run_until, write_world_sweep
 from tests.toy import CPU
+
+
+def is_refused_beside_the_first(sweep: Path) -> bool:
+    """A second copy of the job, while the first runs."""
+    second = subprocess.run(
+        command(sweep), cwd=sweep.parent, env=environment(), capture_output=True, text=True
+    )
+    assert second.returncode == 2 and "runs this sweep; wait for it" in second.stdout
+    return True
 
 
 def kinds(sweep: Path) -> Counter[str]:
@@ -64,7 +74,7 @@ def test_killed_in_mae_in_alignment_and_while_probing_it_ends_as_if_uninterrupte
     sweep = write_world_sweep(tmp_path)
     moments: list[Callable[[], bool]] = [
         lambda: running_epochs(sweep, aligning=False) >= 3,
-        lambda: running_epochs(sweep, aligning=True) >= 3,
+        lambda: running_epochs(sweep, aligning=True) >= 3 and is_refused_beside_the_first(sweep),
         lambda: kinds(sweep)["align"] == 1,  # its weights are being probed now
     ]
     finished: dict[str, int] = {}

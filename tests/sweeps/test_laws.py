@@ -352,7 +352,7 @@ def merged(search: Search, losses: Callable[[np.ndarray], np.ndarray]) -> None:
 
 
 def publish(search: Search, stage: Stage, **metrics: float) -> None:
-    store = StageStore(search.folder.parent / "stages")
+    store = StageStore(Path(search.folder.url).parent / "stages")
     store.publish(stage, write={}, metrics=metrics, cost={"device_seconds": 1.0, "clips": 1.0})
 
 

@@ -31,7 +31,7 @@ def costs_at(folder: Path, **changes: Any) -> StageCosts:
 
 def finish(stage, store: StageStore, seconds: float = 2.0, clips: float = 16) -> None:
     cost = {"device_seconds": seconds, "clips": clips}
-    write = {"state.pt": lambda path: path.write_bytes(b"state")} if stage.kind in TRUNKS else {}
+    write = {"state.pt": lambda file: file.write(b"state")} if stage.kind in TRUNKS else {}
     store.publish(stage, write=write, metrics={}, cost=cost)
 
 

@@ -81,7 +81,7 @@ def test_weak_trials_stop_and_the_sweep_goes_on_wider_and_warm_starts_another(
     for name, source in (("by_name", "toy"), ("by_mlflow", {"experiment": "toy", "uri": None})):
         edit(sweep, name=name, trials=1, warm_start=[source])
         store = StageStore(sweep.parent / "runs" / "stages")
-        before = {path.parent.name for path in store.root.glob("*/record.json")}
+        before = {record.identity for record in store.records()}
         printed = run_to_end(sweep)
         assert (
             "Warm start from 'toy" in printed and "6 of its 6 trials lie in this space" in printed
@@ -89,7 +89,7 @@ def test_weak_trials_stop_and_the_sweep_goes_on_wider_and_warm_starts_another(
         (again,) = summary_of(sweep, name)["trials"]
         assert (again["origin"], again["score"]) == ("earlier", best["score"])
         assert again["config"] == best["config"]
-        after = {path.parent.name for path in store.root.glob("*/record.json")}
+        after = {record.identity for record in store.records()}
         new = {store.record(identity).stage["kind"] for identity in after - before}
         assert new <= {"features", "probe"}, "for the report split only"
 

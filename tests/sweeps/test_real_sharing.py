@@ -26,7 +26,7 @@ def space(*epochs: int) -> dict[str, object]:
 
 
 def records_of(store: StageStore) -> list[Record]:
-    found = [store.record(path.parent.name) for path in store.root.glob("*/record.json")]
+    found = store.records()
     return [record for record in found if record is not None]
 
 

@@ -18,6 +18,7 @@ from sweeps.records import (
     write_record,
     write_sweep,
 )
+from trainables.storage.folder import Folder
 
 
 def record(number: int, **changes: Any) -> TrialRecord:
@@ -52,8 +53,8 @@ def test_records_are_read_back_as_written_in_order(tmp_path: Path) -> None:
         *(record(number) for number in range(3, 12)),
     ]
     for each in reversed(written):
-        write_record(tmp_path, each)
-    assert read_records(tmp_path) == written
+        write_record(Folder(str(tmp_path)), each)
+    assert read_records(Folder(str(tmp_path))) == written
     assert [path.name for path in sorted((tmp_path / "trials").iterdir())][:2] == [
         "0000.json",
         "0001.json",
@@ -61,14 +62,14 @@ def test_records_are_read_back_as_written_in_order(tmp_path: Path) -> None:
 
 
 def test_a_new_sweep_has_no_records(tmp_path: Path) -> None:
-    assert read_records(tmp_path) == []
-    assert read_sweep(tmp_path) is None
+    assert read_records(Folder(str(tmp_path))) == []
+    assert read_sweep(Folder(str(tmp_path))) is None
 
 
 def test_a_crash_while_writing_leaves_the_old_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_record(tmp_path, record(0))
+    write_record(Folder(str(tmp_path)), record(0))
 
     def crash(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -76,10 +77,10 @@ def test_a_crash_while_writing_leaves_the_old_record(
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", crash)
         with pytest.raises(KeyboardInterrupt):
-            write_record(tmp_path, record(0, state="complete", score=0.5))
-    assert read_records(tmp_path) == [record(0)]
-    write_record(tmp_path, record(0, state="complete", score=0.5))
-    assert read_records(tmp_path)[0].score == 0.5
+            write_record(Folder(str(tmp_path)), record(0, state="complete", score=0.5))
+    assert read_records(Folder(str(tmp_path))) == [record(0)]
+    write_record(Folder(str(tmp_path)), record(0, state="complete", score=0.5))
+    assert read_records(Folder(str(tmp_path)))[0].score == 0.5
 
 
 @pytest.mark.parametrize(
@@ -96,29 +97,29 @@ def test_a_damaged_record_is_an_error_that_names_it(
     tmp_path: Path, text: str, message: str
 ) -> None:
     for number in range(3):
-        write_record(tmp_path, record(number))
+        write_record(Folder(str(tmp_path)), record(number))
     (tmp_path / "trials" / "0001.json").write_text(text)
     with pytest.raises(ValueError, match=message):
-        read_records(tmp_path)
+        read_records(Folder(str(tmp_path)))
 
 
 def test_a_record_of_another_number_or_with_an_unknown_key_is_an_error(tmp_path: Path) -> None:
-    write_record(tmp_path, record(0))
+    write_record(Folder(str(tmp_path)), record(0))
     path = tmp_path / "trials" / "0000.json"
     text = path.read_text()
     path.write_text(text.replace('"number": 0', '"number": 4'))
     with pytest.raises(ValueError, match="holds trial 4"):
-        read_records(tmp_path)
+        read_records(Folder(str(tmp_path)))
     path.write_text(text.replace('"reason"', '"raeson"'))
     with pytest.raises(ValueError, match="raeson"):
-        read_records(tmp_path)
+        read_records(Folder(str(tmp_path)))
 
 
 def test_a_missing_record_is_an_error_that_names_it(tmp_path: Path) -> None:
     for number in (0, 2):
-        write_record(tmp_path, record(number))
+        write_record(Folder(str(tmp_path)), record(number))
     with pytest.raises(ValueError, match=r"0001.json.*delete it and all later"):
-        read_records(tmp_path)
+        read_records(Folder(str(tmp_path)))
 
 
 @pytest.mark.parametrize(
@@ -147,12 +148,12 @@ def test_records_rebuild_the_study_that_wrote_them(tmp_path: Path) -> None:
         score = trial.values["x"]["b"]
         study.tell(number, "complete", [score])
         write_record(
-            tmp_path,
+            Folder(str(tmp_path)),
             record(number, values=trial.values, params=trial.params, state="complete", score=score),
         )
     past = [
         Observation(values=each.values, state=each.state, objectives=(each.score,))
-        for each in read_records(tmp_path)
+        for each in read_records(Folder(str(tmp_path)))
         if each.score is not None
     ]
     assert Study(space, sampler="tpe", seed=0, startup_trials=2, past=past).ask() == study.ask()
@@ -168,8 +169,8 @@ FREE = ("search.trials", "execution")
 
 
 def test_more_trials_and_other_workers_continue_a_sweep(tmp_path: Path) -> None:
-    write_sweep(tmp_path, STORED)
-    stored = read_sweep(tmp_path)
+    write_sweep(Folder(str(tmp_path)), STORED)
+    stored = read_sweep(Folder(str(tmp_path)))
     assert stored == STORED
     check_same_sweep(stored, STORED, FREE)
     changed = {

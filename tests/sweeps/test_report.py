@@ -1,16 +1,15 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
 from safetensors import safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from search_spaces.space import Space, load_space
 from sweeps import live_report
@@ -88,8 +87,8 @@ def drawn(stage: Stage) -> dict[str, Any]:
     return {"requested": shares, "realised": realised, "repetition": times, "replaced": replaced}
 
 
-def save_weights(path: Path) -> None:
-    save_file({"w": np.arange(3.0)}, path)
+def save_weights(file: IO[bytes]) -> None:
+    file.write(save({"w": np.arange(3.0)}))
 
 
 SCORES = {0: 0.1, 1: 0.5, 2: 0.4, 3: 0.6, 5: 0.7}  # 4 fails; 0 to 4 are baselines
@@ -123,7 +122,8 @@ def test_a_trial_whose_report_split_could_not_be_scored_is_reported_without(
 ) -> None:
     finished = Finished(tmp_path, SCORES)
     best = trial_stages(finished.search.config(finished.search.records[5]), finished.data, "report")
-    shutil.rmtree(finished.store.folder(best.scored["low"].identity))
+    finished.store.folder(best.scored["low"].identity).remove()
+    finished.store = StageStore(finished.store.root)
     summary = finished.summary()
     assert summary["recommended"]["trial"] == 5 and summary["recommended"]["report"] is None
     report = write_report(summary, [], tmp_path)[0].read_text()

@@ -62,7 +62,7 @@ def test_without_a_space_the_given_trials_are_all_there_are(
 def test_a_trial_is_on_disk_before_it_starts(tmp_path: Path) -> None:
     search = make_search(tmp_path)
     assignment = search.ask()
-    stored = json.loads((search.folder / "trials" / "0000.json").read_text())
+    stored = json.loads((search.folder / "trials").read("0000.json"))
     assert assignment is not None and stored["number"] == assignment.number
     assert stored["state"] == "running" and stored["finished_at"] is None
 
@@ -78,7 +78,7 @@ def test_how_a_trial_ended_is_on_disk_at_once(
     search.ask()
     search.tracked(0, "run of trial 0")
     search.complete(0, {"low": 0.5}, {"weights": "ab12"})
-    stored = json.loads((search.folder / "trials" / "0000.json").read_text())
+    stored = json.loads((search.folder / "trials").read("0000.json"))
     assert stored["scores"] == {"low": 0.5} and stored["stages"] == {"weights": "ab12"}
     assert stored["mlflow_run_id"] == "run of trial 0"
     assert (stored["started_at"][-8:-6], stored["finished_at"][-8:-6]) == ("00", "01")
@@ -237,7 +237,7 @@ def test_the_soup_is_one_more_trial_of_what_shares_a_stage_1(tmp_path: Path) -> 
     assert told is not None and "trial 0 was not aligned" in told
     assert "trial 5 another MAE ancestor" in told
     assert search.unfinished() == 1
-    stored = json.loads((search.folder / "trials" / "0006.json").read_text())
+    stored = json.loads((search.folder / "trials").read("0006.json"))
     assert stored["state"] == "waiting" and len(stored["values"]["average.endpoints"]) == 4
     run_all(search)
     soup = search.records[-1]

@@ -31,6 +31,7 @@ from tests.sweeps.commands import ROOT, command, environment, write_world_sweep
 from tests.toy import toy_data, write_toy_sweep
 from trainables.stage import Stage
 from trainables.stage_store import StageStore
+from trainables.storage.folder import Folder
 from trainables.trial import TrialStages, trial_stages
 
 RATES = {"mae": 3.0, "align": 1.0, "features": 0.5}  # device-seconds a clip
@@ -262,7 +263,7 @@ def test_a_suggested_trial_is_planned_when_it_is_known(tmp_path: Path) -> None:
     assert toy.status().to_do.to_suggest == 1
     toy.search.ask()
     toy.heartbeat.beat()
-    plan = json.loads((toy.sweep.folder / "plan.json").read_text())
+    plan = json.loads(toy.sweep.folder.read("plan.json"))
     assert plan["known"] == 6 and toy.status().to_do.to_suggest == 0
     assert any(5 in planned["trials"] for planned in plan["stages"].values())
 
@@ -275,11 +276,11 @@ def test_the_heartbeat_writes_on_a_change_and_as_a_sign_of_life_and_outlives_a_f
     real: Callable[..., None] = sweeps.heartbeat.write_json
     full = False
 
-    def write(path: Path, data: Any) -> None:
+    def write(folder: Folder, name: str, data: Any) -> None:
         if full:
             raise OSError("no space left")
-        written.append(path.name)
-        real(path, data)
+        written.append(name)
+        real(folder, name, data)
 
     monkeypatch.setattr(sweeps.heartbeat, "write_json", write)
     toy.heartbeat.beat()
@@ -334,10 +335,11 @@ def test_a_real_sweep_is_seen_while_it_runs_and_after_it_has_ended(tmp_path: Pat
         process = subprocess.Popen(
             command(sweep), cwd=tmp_path, env=environment(), stdout=log, stderr=log
         )
-    folder, store = tmp_path / "runs" / "toy", StageStore(tmp_path / "runs" / "stages")
+    store = StageStore(tmp_path / "runs" / "stages")
+    folder = Folder(str(tmp_path / "runs" / "toy"))
     seen = []
     while process.poll() is None:
-        if (folder / "stages.json").exists():
+        if (tmp_path / "runs" / "toy" / "stages.json").exists():
             seen.append(read_status(folder, store))
         time.sleep(0.5)
     assert process.returncode == 0, (tmp_path / "log").read_text()[-3000:]
@@ -349,6 +351,6 @@ def test_a_real_sweep_is_seen_while_it_runs_and_after_it_has_ended(tmp_path: Pat
         command(sweep, "--status"), env=environment(), capture_output=True, text=True, check=True
     )
     assert "It is finished" in done.stdout and "2 of 2 complete" in done.stdout
-    summary = json.loads((folder / "summary.json").read_text())
+    summary = json.loads(folder.read("summary.json"))
     paid = summary["cost"]["device_seconds"]
     assert read_status(folder, store).cost.device_seconds >= paid > 0  # this counts the report too

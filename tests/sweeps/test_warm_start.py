@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +77,7 @@ def test_no_trial_is_repeated_but_the_best_which_costs_nothing(tmp_path: Path) -
 def test_the_best_is_not_run_again_where_a_stage_of_it_is_gone(tmp_path: Path) -> None:
     old = earlier_sweep(tmp_path)
     best = old.search.records[5]
-    shutil.rmtree(old.store.folder(next(reversed(best.stages.values()))))
+    old.store.folder(next(reversed(best.stages.values()))).remove()
     found, _ = begin(tmp_path)
     assert found.given == [] and len(found.observations) == 6
 
@@ -165,7 +164,7 @@ def test_a_continued_sweep_has_begun_with_the_same_though_the_earlier_one_is_gon
 ) -> None:
     old = earlier_sweep(tmp_path)
     before, _ = begin(tmp_path)
-    shutil.rmtree(old.sweep.folder)
+    old.sweep.folder.remove()
     after, _ = begin(tmp_path)
     assert (after.observations, after.notes) == (before.observations, before.notes)
 
@@ -180,13 +179,14 @@ def test_with_hours_as_an_objective_those_of_the_earlier_trials_are_told(tmp_pat
 def test_a_sweep_that_mlflow_knows_tells_the_same_as_its_files(tmp_path: Path) -> None:
     from cluster.tracking import Tracker
     from sweeps.records import write_json
+    from trainables.storage.folder import Folder
 
     old = earlier_sweep(tmp_path)
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     tracker = Tracker(uri, "old", str(tmp_path / "artifacts"))
     tracker.start({}, "", {}, datasets=["low"], varied=[], must_answer=True)
     summary = tmp_path / "summary.json"
-    write_json(summary, old.summary())
+    write_json(Folder(str(tmp_path)), summary.name, old.summary())
     tracker.finish("", {}, [summary])
     tracker.wait()
     by_files, _ = begin(tmp_path, name="one")

@@ -156,7 +156,7 @@ def test_after_a_kill_with_nothing_sent_all_is_told_from_the_files(tmp_path: Pat
     life.open()
     found = life.close()
     assert {key for key in found if key.startswith("trial")} == {f"trial {n}" for n in range(6)}
-    on_disk = {path.parent.name for path in life.store.root.glob("*/record.json")}
+    on_disk = {record.identity for record in life.store.records()}
     assert {f"stage {identity}" for identity in on_disk} == {k for k in found if "stage" in k}
     assert {run.info.status for key, run in found.items() if key != "sweep toy"} == {"FINISHED"}
     aligned = life.stages(1).weights

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from trainables.config import KeepSettings
 from trainables.posthoc_ema import LENGTHS, gamma_of
 from trainables.running_averages import RunningAverages
+from trainables.storage.folder import Folder
 
 EPOCHS, STEPS_PER_EPOCH = 3, 4
 
@@ -25,7 +27,7 @@ def keeping(
     trunk: nn.Module, folder: Path, last: int = 0, ema: float | None = None, posthoc: bool = False
 ) -> RunningAverages:
     keep = KeepSettings(last=last, ema_decay=ema, posthoc_ema=posthoc)
-    return RunningAverages(trunk, keep, epochs=EPOCHS, folder=folder)
+    return RunningAverages(trunk, keep, epochs=EPOCHS, folder=Folder(str(folder)))
 
 
 def step_once(trunk: nn.Module, step: int) -> None:
@@ -50,11 +52,12 @@ def trained(trunk: nn.Module, averages: RunningAverages, first: int = 1) -> list
 
 
 def published(averages: RunningAverages, folder: Path) -> dict[str, dict[str, Tensor]]:
-    folder.mkdir(exist_ok=True)
-    found = {}
-    for name, write in averages.files().items():
-        write(folder / name)
-        found[name.removesuffix(".safetensors")] = load_file(folder / name)
+    """What the artifact would hold; `folder` is where the averages keep theirs."""
+    found = {role: load_file(folder / name) for role, name in averages.kept().items()}
+    for name, write in averages.write().items():
+        content = io.BytesIO()
+        write(content)
+        found[name.removesuffix(".safetensors")] = load(content.getvalue())
     return found
 
 
@@ -67,7 +70,7 @@ def test_ema_is_torch_s_own_from_the_first_weights_on(tmp_path: Path) -> None:
     for step in range(1, EPOCHS * STEPS_PER_EPOCH + 1):
         step_once(other, step)
         reference.update_parameters(other)
-    found = published(averages, tmp_path / "out")
+    found = published(averages, tmp_path / "s")
     assert found.keys() == {"ema"}
     for name, parameter in reference.module.named_parameters():
         torch.testing.assert_close(found["ema"][name], parameter.detach())
@@ -77,7 +80,7 @@ def test_ema_has_the_buffers_of_the_last_weights(tmp_path: Path) -> None:
     trunk = small_trunk()
     averages = keeping(trunk, tmp_path / "s", ema=0.9)
     last = trained(trunk, averages)[-1]
-    found = published(averages, tmp_path / "out")["ema"]
+    found = published(averages, tmp_path / "s")["ema"]
     assert found.keys() == last.keys()
     for name in ("1.running_mean", "1.running_var", "1.num_batches_tracked"):
         assert torch.equal(found[name], last[name])
@@ -91,7 +94,7 @@ def test_a_power_function_average_is_the_weighted_sum_over_all_steps(
     trunk = small_trunk()
     averages = keeping(trunk, tmp_path / "s", posthoc=True)
     states = trained(trunk, averages)
-    found = published(averages, tmp_path / "out")
+    found = published(averages, tmp_path / "s")
     roles = {f"power_ema_{i}_{epoch}" for i in (0, 1) for epoch in range(1, EPOCHS + 1)}
     assert found.keys() == roles
     power = gamma_of(LENGTHS[which]) + 1
@@ -110,7 +113,7 @@ def test_only_the_last_epochs_are_written_and_each_as_it_was(tmp_path: Path) -> 
     averages = keeping(trunk, tmp_path / "s", last=2)
     states = trained(trunk, averages)
     assert len(list((tmp_path / "s").iterdir())) == 2
-    found = published(averages, tmp_path / "out")
+    found = published(averages, tmp_path / "s")
     assert found.keys() == {"epoch_2", "epoch_3"}
     for epoch in (2, 3):
         state = states[STEPS_PER_EPOCH * epoch - 1]
@@ -132,7 +135,7 @@ def test_one_that_goes_on_from_a_state_ends_with_the_same_bits(tmp_path: Path) -
     whole = small_trunk()
     averages = keeping(whole, tmp_path / "whole", last=3, ema=0.9, posthoc=True)
     trained(whole, averages)
-    expected = published(averages, tmp_path / "expected")
+    expected = published(averages, tmp_path / "whole")
 
     cut, middle = small_trunk(), STEPS_PER_EPOCH + 2
     first = keeping(cut, tmp_path / "cut", last=3, ema=0.9, posthoc=True)
@@ -145,7 +148,7 @@ def test_one_that_goes_on_from_a_state_ends_with_the_same_bits(tmp_path: Path) -
     second = keeping(cut, tmp_path / "cut", last=3, ema=0.9, posthoc=True)
     second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     trained(cut, second, middle + 1)
-    found = published(second, tmp_path / "found")
+    found = published(second, tmp_path / "cut")
     assert found.keys() == expected.keys()
     for role, tensors in expected.items():
         assert all(torch.equal(found[role][name], tensor) for name, tensor in tensors.items()), role
@@ -158,5 +161,5 @@ def test_two_that_write_to_one_folder_keep_apart(tmp_path: Path) -> None:
     with torch.no_grad():
         other[0].weight += 1  # type: ignore[index,operator]
     trained(other, second)
-    assert torch.equal(published(first, tmp_path / "1")["epoch_3"]["0.weight"], one[0].weight)  # type: ignore[index]
-    assert torch.equal(published(second, tmp_path / "2")["epoch_3"]["0.weight"], other[0].weight)  # type: ignore[index]
+    assert torch.equal(published(first, tmp_path / "s")["epoch_3"]["0.weight"], one[0].weight)  # type: ignore[index]
+    assert torch.equal(published(second, tmp_path / "s")["epoch_3"]["0.weight"], other[0].weight)  # type: ignore[index]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import multiprocessing
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -14,7 +15,7 @@ STAGE = Stage(kind="init", settings={"seed": 0})
 def publish(store: StageStore, text: str, loss: float = 1.0):
     return store.publish(
         STAGE,
-        write={"weights.txt": lambda path: path.write_text(text)},
+        write={"weights.txt": lambda file: file.write(text.encode())},
         metrics={"loss": loss},
         cost={"device_seconds": 1.0, "clips": 2.0},
     )
@@ -34,7 +35,7 @@ def test_the_first_record_wins_and_the_losers_files_go(tmp_path: Path) -> None:
     standing = publish(store, "second", loss=2.0)
     assert standing.metrics == {"loss": 1.0}
     assert store.file(STAGE.identity, "weights").read_text() == "first"
-    assert len(list(store.folder(STAGE.identity).iterdir())) == 2  # record and one weights file
+    assert len(store.folder(STAGE.identity).listed()) == 2  # record and one weights file
 
 
 def _publish_in_process(root: Path, number: int) -> None:
@@ -56,8 +57,8 @@ def test_of_processes_that_publish_at_once_one_wins_whole(tmp_path: Path) -> Non
 def test_files_without_a_record_are_no_artifact(tmp_path: Path) -> None:
     store = StageStore(tmp_path)
 
-    def fail(path: Path) -> None:
-        path.write_text("half")
+    def fail(file: IO[bytes]) -> None:
+        file.write(b"half")
         raise OSError("disk full")
 
     with pytest.raises(OSError):
@@ -68,29 +69,26 @@ def test_files_without_a_record_are_no_artifact(tmp_path: Path) -> None:
 def test_a_damaged_record_is_named_with_its_remedy(tmp_path: Path) -> None:
     store = StageStore(tmp_path)
     publish(store, "w")
-    (store.folder(STAGE.identity) / "record.json").write_text("{")
+    store.folder(STAGE.identity).write("record.json", b"{")
     with pytest.raises(ValueError, match=f"{STAGE.identity}/record.json.*delete this folder"):
-        store.record(STAGE.identity)
+        StageStore(tmp_path).record(STAGE.identity)
 
 
-def test_progress_keeps_the_last_point_of_each_epoch_and_skips_half_lines(tmp_path: Path) -> None:
+def test_progress_keeps_the_last_point_of_each_epoch(tmp_path: Path) -> None:
     store = StageStore(tmp_path)
+    assert store.progress("x") == []
     for epoch, loss in [(1, 3.0), (2, 2.0), (2, 1.9)]:  # killed after epoch 2, which ran again
         store.add_progress("x", {"epoch": epoch, "loss": loss})
-    with (tmp_path / "x" / "progress.jsonl").open("a") as file:
-        file.write('{"epoch": 3, "lo')
     assert store.progress("x") == [{"epoch": 1, "loss": 3.0}, {"epoch": 2, "loss": 1.9}]
 
 
-def test_a_fresh_lease_of_another_holds_and_an_old_or_own_one_does_not(tmp_path: Path) -> None:
-    import os
-    import time
-
+def test_of_a_finished_stage_nothing_is_left_but_its_artifact(tmp_path: Path) -> None:
     store = StageStore(tmp_path)
-    assert not store.leased_by_other("x", "me")
-    store.renew_lease("x", "other")
-    assert store.leased_by_other("x", "me")
-    assert not store.leased_by_other("x", "other")
-    old = time.time() - 3600
-    os.utime(tmp_path / "x" / "lease", (old, old))
-    assert not store.leased_by_other("x", "me")
+    store.checkpoint(STAGE.identity).write("last.pt", b"state")
+    for name in ("epoch_1-aa.txt", "epoch_1-bb.txt"):  # of an attempt that was cut, and its next
+        store.snapshots(STAGE.identity).write(name, name.encode())
+    kept = {"epoch_1": "epoch_1-bb.txt"}
+    store.publish(STAGE, write={}, kept=kept, metrics={}, cost={})
+    names = [file.name for file in store.folder(STAGE.identity).listed()]
+    assert names == ["record.json", "snapshots/epoch_1-bb.txt"]
+    assert store.file(STAGE.identity, "epoch_1").read_text() == "epoch_1-bb.txt"

@@ -159,7 +159,7 @@ def test_the_longest_run_trains_each_step_of_the_shared_trunk_once(
     assert all(store.record(trunk_of(stage).identity) for stage in shorter)
     for stage in shorter:
         run_chain(stage, store, datasets)
-    records = [r for path in store.root.iterdir() if (r := store.record(path.name))]
+    records = store.records()
     steps = sorted((r.stage["kind"], r.cost["clips"] / 4) for r in records if r.cost["clips"])
     trunks, decays = [4, 3, 2], [2, 2, 3]  # steps 0-4, 4-7, 7-9; of 6, 9 and 12
     assert steps == sorted([*(("align_trunk", n) for n in trunks), *(("align", n) for n in decays)])

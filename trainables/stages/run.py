@@ -99,11 +99,13 @@ def run_stage(
 def _publish(run: StageRun, outcome: Outcome) -> None:
     devices = world_size() if run.stage.kind in TRAINED else 1
     if run.store.finished(run.stage.identity) is not None:
-        return  # another was first, and what this one kept on the way is gone
+        run.store.clean(run.stage.identity)  # another was first
+        return
     device_seconds = outcome.earlier_device_seconds + run.seconds() * devices
     run.store.publish(
         run.stage,
         write=outcome.write,
+        kept=outcome.kept,
         metrics=outcome.metrics,
         cost={"device_seconds": device_seconds, "clips": outcome.clips},
         mixture=outcome.mixture,

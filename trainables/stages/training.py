@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ from trainables.running_averages import RunningAverages
 from trainables.settings import parse
 from trainables.stage import TRUNKS
 from trainables.stage_run import Outcome, StageRun
+from trainables.stage_store import Write
 from trainables.stages.rung_probes import RungProbes
 from trainables.stages.weights import trunk_from, writer
 from trainables.training_data import TrainingData
@@ -62,13 +62,14 @@ def train_stage(
         probes=probes,
     )
     progress = state.progress
-    write: dict[str, Callable[[Path], None]]
+    write: dict[str, Write]
     if run.stage.kind in TRUNKS:
         write = {"state.pt": state.write}
     else:
         write = {f"{file}.safetensors": writer(held()) for file, held in tensors.items()}
     return Outcome(
-        write=write if averages is None else {**write, **averages.files()},
+        write=write if averages is None else {**write, **averages.write()},
+        kept={} if averages is None else averages.kept(),
         metrics=progress.point,
         clips=(progress.step - progress.first_step) * optimizer.batch_size,
         mixture=data.described(progress.replaced),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from trainables.models.trunk import Trunk, build_trunk
+from trainables.stage_store import Write
 from trainables.training_settings import ClipSettings, ModelSettings
 
 
@@ -49,7 +50,7 @@ def check_same_tensors(
         raise ValueError(f"{subject}: {shown}. Both must come from the same model settings.")
 
 
-def writer(weights: Mapping[str, Tensor]) -> Callable[[Path], None]:
-    """A function that writes `weights` to the path it is given."""
+def writer(weights: Mapping[str, Tensor]) -> Write:
+    """A function that writes `weights` to the file it is given."""
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    return lambda path: save_file(on_cpu, path)
+    return lambda file: file.write(save(on_cpu))

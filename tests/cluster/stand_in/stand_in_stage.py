@@ -30,17 +30,18 @@ def run_stage(stage, store, datasets, execution, should_stop, probes, beat) -> N
     if "mistake_of_rank" in wanted and wanted["mistake_of_rank"] == int(os.environ["RANK"]):
         raise ValueError("only one of us fails")
     checkpoint = store.checkpoint(stage.identity)
-    checkpoint.mkdir(parents=True, exist_ok=True)
-    done = checkpoint / "step"
-    start = int(done.read_text()) if done.exists() else 0
+    try:
+        start = int(checkpoint.read("step"))
+    except FileNotFoundError:
+        start = 0
     group = _ranks(execution.workers)  # after all have read where to start
     for step in range(start + 1, wanted["steps"] + 1):
         time.sleep(wanted["pause"])
-        with (store.root / "log").open("a") as log:
+        with (store.root.path / "log").open("a") as log:
             log.write(f"{stage.identity} {stage.kind} {step} {os.getpid()}\n")
         if wanted.get("dies"):
             os.kill(os.getpid(), signal.SIGKILL)
-        done.write_text(str(step))
+        checkpoint.write("step", str(step).encode())
         heldout = {f"heldout/{source}": seed / 100 for source in stage.data}
         store.add_progress(stage.identity, {"epoch": step, **heldout})
         if probes is not None and stage.kind == "align":
@@ -58,7 +59,7 @@ def run_stage(stage, store, datasets, execution, should_stop, probes, beat) -> N
     role = "state.json" if stage.kind.endswith("_trunk") else "data.json"
     store.publish(
         stage,
-        write={role: lambda path: path.write_text(json.dumps(sorted(datasets)))},
+        write={role: lambda file: file.write(json.dumps(sorted(datasets)).encode())},
         metrics={"accuracy": seed / 100, "ranks": group},
         cost={"device_seconds": 1.0, "clips": 0},
     )

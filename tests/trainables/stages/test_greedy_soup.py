@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from tests.toy import toy_execution, toy_trial
@@ -47,7 +47,7 @@ def soup_stage(datasets: dict[str, Dataset], **overrides: Any) -> Stage:
 
 def finished(store: StageStore, stage: Stage, weights: dict[str, Tensor]) -> None:
     write: dict[str, Callable[..., None]] = {
-        "weights.safetensors": lambda path: save_file(weights, path)
+        "weights.safetensors": lambda file: file.write(save(weights))
     }
     store.publish(stage, write=write, metrics={}, cost={})
 

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -50,7 +50,7 @@ def learned_stage(datasets: dict[str, Dataset], learned: str, epochs: int = 1) -
 
 def finished(store: StageStore, stage: Stage, weights: dict[str, Tensor]) -> None:
     """Put `weights` in the store as what `stage` came to."""
-    write = {"weights.safetensors": lambda path: save_file(weights, path)}
+    write = {"weights.safetensors": lambda file: file.write(save(weights))}
     store.publish(stage, write=write, metrics={}, cost={})
 
 

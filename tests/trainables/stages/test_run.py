@@ -64,11 +64,11 @@ def test_a_finished_stage_is_not_run_again(
     datasets: dict[str, Dataset], store: StageStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stages = run_trial(store, datasets)
-    before = {path: path.stat().st_mtime_ns for path in store.root.rglob("*")}
+    before = {path: path.stat().st_mtime_ns for path in Path(store.root.url).rglob("*")}
     monkeypatch.setattr("trainables.stages.run.KINDS", {})
     again = run_trial(store, datasets)
     assert again.keys() == stages.keys()
-    assert {path: path.stat().st_mtime_ns for path in store.root.rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in Path(store.root.url).rglob("*")} == before
 
 
 def test_features_are_extracted_once_and_the_report_split_is_left_alone(

@@ -17,6 +17,7 @@ from trainables.stage_run import StageStopped
 from trainables.stage_store import StageStore
 from trainables.stages.run import KINDS, run_stage
 from trainables.stages.time_averages import weighted_sum
+from trainables.storage.folder import Folder
 from trainables.trial import TrialStages, trial_stages
 
 KEEP = {"last": 2, "ema_decay": 0.5, "posthoc_ema": True}
@@ -167,7 +168,7 @@ def test_nothing_is_kept_that_was_not_asked_for(
 ) -> None:
     stage = trial_stages(toy_trial(mae__epochs=0), datasets).weights
     assert run_chain(stage, store, datasets).files.keys() == {"weights"}
-    assert not store.snapshots(stage.identity).exists()
+    assert store.snapshots(stage.identity).listed() == []
 
 
 def test_a_run_that_was_stopped_and_resumed_keeps_the_same_bits(
@@ -182,14 +183,14 @@ def test_a_run_that_was_stopped_and_resumed_keeps_the_same_bits(
         # After each epoch: two power-function averages, from the second on the weights too.
         files = [0, 0, 2, 2, 5, 5][step]
         folder = cut.snapshots(aligned.identity)
-        assert len(list(folder.iterdir()) if folder.exists() else []) == files
+        assert len(folder.listed()) == files
     run_chain(aligned, cut, datasets)
     expected, found = kept_of(aligned, whole), kept_of(aligned, cut)
     assert expected.keys() == found.keys() == ROLES
     for role, tensors in expected.items():
         assert_same(found[role], tensors)
     for store in (whole, cut):
-        assert not store.snapshots(aligned.identity).exists()
+        assert len(store.snapshots(aligned.identity).listed()) == len(ROLES) - 2  # weights, ema
 
 
 @pytest.mark.parametrize("saved_before", [1, 3])
@@ -204,7 +205,7 @@ def test_an_epoch_that_was_kept_without_its_checkpoint_is_kept_again(
     run_chain(aligned, whole, datasets)
     save, saved = training_loop.save_checkpoint, 0
 
-    def killed(folder: Path, state: dict[str, Any]) -> None:
+    def killed(folder: Folder, state: dict[str, Any]) -> None:
         nonlocal saved
         if saved == saved_before:
             raise KeyboardInterrupt
@@ -215,7 +216,7 @@ def test_an_epoch_that_was_kept_without_its_checkpoint_is_kept_again(
         patch.setattr(training_loop, "save_checkpoint", killed)
         with pytest.raises(KeyboardInterrupt):  # at the end of an epoch, its files written
             run_chain(aligned, cut, datasets, checkpoint_every_steps=1)
-    assert list(cut.snapshots(aligned.identity).iterdir())
+    assert cut.snapshots(aligned.identity).listed()
     run_chain(aligned, cut, datasets)
     expected, found = kept_of(aligned, whole), kept_of(aligned, cut)
     assert expected.keys() == found.keys()
@@ -233,7 +234,7 @@ def test_one_that_ends_after_another_published_leaves_that_as_it_is(
         nonlocal asked
         asked += 1
         if asked == 2:  # after the second epoch
-            store.checkpoint(aligned.identity).joinpath("last.pt").unlink()
+            store.checkpoint(aligned.identity).delete(["last.pt"])
             run_stage(aligned, store, datasets, toy_execution(), lambda: False)
         return False
 

@@ -1,0 +1,125 @@
+"""What the stages take of the storage, what a plan adds to it, and what may be deleted."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import median
+
+from sweeps.costs import rate_key
+from sweeps.plan import Plan
+from trainables.stage_store import StageStore
+from trainables.storage.folder import GIGABYTE
+
+NOTES = ("record.json", "progress.jsonl", "attempts")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StorageUse:
+    """In bytes, of all stages on the storage, whichever sweep made them."""
+
+    weights: int  # and what else finished stages are
+    features: int  # of finished stages
+    checkpoints: int  # of stages that are not finished
+    snapshots: int  # weights that those keep of earlier epochs
+    leftovers: int  # what no record names: of processes that were killed, or are at it now
+    budget: int | None
+    free: int | None  # on its disk; None: an object store
+    sizes: Mapping[str, float]  # `rate_key` -> median of the finished stages
+
+    @property
+    def total(self) -> int:
+        kinds = (self.weights, self.features, self.checkpoints, self.snapshots, self.leftovers)
+        return sum(kinds)
+
+    def added_by(self, plan: Plan) -> tuple[int, int]:
+        """Bytes of its missing stages as far as such stages are known, and how many are not."""
+        keys = [rate_key(each.stage.kind, each.stage.settings) for each in plan.missing]
+        known = [self.sizes[key] for key in keys if key in self.sizes]
+        return round(sum(known)), len(keys) - len(known)
+
+
+def storage_use(store: StageStore, budget_gb: float | None) -> StorageUse:
+    records = {record.identity: record for record in store.records()}
+    taken = dict.fromkeys(("weights", "features", "checkpoints", "snapshots", "leftovers"), 0)
+    by_stage = dict.fromkeys(records, 0)
+    for file in store.root.listed():
+        identity, _, name = file.name.partition("/")
+        record = records.get(identity)
+        if record is not None and name in (*NOTES, *record.files.values()):
+            kind = "features" if record.stage["kind"] == "features" else "weights"
+            by_stage[identity] += file.size
+        elif record is None and name.startswith(("checkpoint/", "snapshots/")):
+            kind = "checkpoints" if name.startswith("checkpoint/") else "snapshots"
+        else:
+            kind = "leftovers"
+        taken[kind] += file.size
+    seen: dict[str, list[int]] = {}
+    for identity, record in records.items():
+        key = rate_key(record.stage["kind"], record.stage["settings"])
+        seen.setdefault(key, []).append(by_stage[identity])
+    return StorageUse(
+        **taken,
+        budget=None if budget_gb is None else int(budget_gb * GIGABYTE),
+        free=_free(store),
+        sizes={key: median(sizes) for key, sizes in seen.items()},
+    )
+
+
+def _free(store: StageStore) -> int | None:
+    path = store.root.path
+    if path is None:
+        return None
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
+def check_fits(use: StorageUse, plan: Plan) -> None:
+    """Raises ValueError where what is known of the plan's stages does not fit."""
+    added, _ = use.added_by(plan)
+    remedy = "delete what may go, see --status, or use another --set storage=FOLDER"
+    if use.budget is not None and use.total + added > use.budget:
+        raise ValueError(
+            f"execution.storage.budget_gb: the stages take {size(use.total)} and the plan adds "
+            f"about {size(added)}, more than the budget of {size(use.budget)}; raise it, {remedy}"
+        )
+    if use.free is not None and added > use.free:
+        raise ValueError(
+            f"storage: the plan adds about {size(added)}, and its disk has {size(use.free)} free; "
+            f"{remedy}"
+        )
+
+
+def use_lines(use: StorageUse) -> list[str]:
+    """For a person: what is in use, and what may be deleted."""
+    names = ("weights", "features", "checkpoints", "snapshots", "leftovers")
+    parts = ", ".join(f"{name} {size(getattr(use, name))}" for name in names)
+    of = "" if use.budget is None else f" of a budget of {size(use.budget)}"
+    free = "" if use.free is None else f"; its disk has {size(use.free)} free"
+    lines = [f"Storage: the stages take {size(use.total)}{of} ({parts}){free}."]
+    if use.features or use.leftovers:
+        lines.append(
+            f"What may be deleted while no sweep runs here: leftovers ({size(use.leftovers)}), and "
+            f"features ({size(use.features)}), which are computed again when a trial needs them."
+        )
+    return lines
+
+
+def added_lines(use: StorageUse, plan: Plan) -> list[str]:
+    """What the plan adds to that, where something is to do."""
+    if not plan.missing:
+        return []
+    added, unknown = use.added_by(plan)
+    more = f", and {unknown} stages of sizes not seen here yet" if unknown else ""
+    return [f"The known trials add about {size(added)}{more}."]
+
+
+def size(number: float) -> str:
+    """'1.2 GB'"""
+    for unit in ("B", "kB", "MB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:,.1f} GB"
