@@ -17,7 +17,6 @@ from cluster.stages_handle import StagesHandle
 from tests.cluster.conftest import Start, until
 from tests.toy import toy_execution
 from trainables.stage import Stage
-from trainables.stage_store import LEASE_SECONDS
 
 pytestmark = pytest.mark.usefixtures("two_cpus")
 
@@ -208,12 +207,10 @@ def test_a_stage_leased_by_another_sweep_is_waited_for_until_that_is_dead_or_giv
     assert other.stdout is not None and other.stdout.readline() == b"taken\n"
     waiting = [want(stages, given_back, 1), want(stages, left, 1)]
     assert ray.wait(waiting, timeout=2) == ([], waiting)
-    began = time.monotonic()
     lease.give_back()
     other.kill()
     other.wait()
     get(waiting)
-    assert time.monotonic() - began < LEASE_SECONDS - 5  # no lease had to run out
 
 
 def test_two_sweeps_that_need_one_stage_at_once_train_it_once_between_them(start: Start) -> None:
