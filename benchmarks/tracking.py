@@ -42,7 +42,7 @@ from cluster.tracking import Tracker  # noqa: E402
 from sweeps.sweep import Sweep  # noqa: E402
 from trainables.stage_store import StageStore  # noqa: E402
 
-METRICS, STEPS = 10, 60
+METRICS, STEPS, NAIVE_STEPS = 10, 60, 10
 WINDOW = 10  # trials that are timed together
 NAIVE_TRIALS = 3
 VARIED = ["mae.epochs", "align.mixture.shares.synthetic", "align.mixture.shares.scenes"]
@@ -118,14 +118,14 @@ def training(address: str, folder: Path, number: int) -> dict[str, float]:
         for key, value in point.items():
             client.log_metric(naive, key, value, step=int(point["epoch"]))
 
-    ours = steps(tell_ours)
+    ours = steps(tell_ours, STEPS)
     cpu = time.process_time()
     for point in store.progress("stage"):  # as the sweep's process hears of it
         tracker.stage_progress("stage", "align", [point])
     tracker.wait()
     cpu = time.process_time() - cpu
     assert not tracker.unsent
-    naively = steps(tell_naively)
+    naively = steps(tell_naively, NAIVE_STEPS)
     (run,) = client.search_runs([experiment.experiment_id], "tags.kind = 'stage'")
     for metric in range(METRICS - 1):
         history = client.get_metric_history(run.info.run_id, f"metric_{metric}")
@@ -140,8 +140,8 @@ def training(address: str, folder: Path, number: int) -> dict[str, float]:
     }
 
 
-def steps(tell: Callable[[dict[str, float]], None]) -> dict[str, float]:
-    """Medians over STEPS training steps, each told of with METRICS metrics."""
+def steps(tell: Callable[[dict[str, float]], None], count: int) -> dict[str, float]:
+    """Medians over training steps, each told of with METRICS metrics."""
     torch.manual_seed(0)
     model = torch.nn.Sequential(
         torch.nn.Linear(768, 3072), torch.nn.GELU(), torch.nn.Linear(3072, 768)
@@ -149,7 +149,7 @@ def steps(tell: Callable[[dict[str, float]], None]) -> dict[str, float]:
     optimizer = torch.optim.AdamW(model.parameters())
     tokens = torch.randn(256, 768)
     trained, told = [], []
-    for step in range(1, STEPS + 1):
+    for step in range(1, count + 1):
         began = time.perf_counter()
         loss = (model(tokens) - tokens).square().mean()
         optimizer.zero_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -106,3 +107,26 @@ class SlowLine:
             while answered := far.recv(2**16):
                 client.sendall(answered)
             client.shutdown(socket.SHUT_RDWR)
+
+
+class Postgres:
+    """A PostgreSQL of its own; root lends it Debian's user, for it refuses to run as root."""
+
+    def __init__(self, folder: Path) -> None:
+        self._bin = max(Path("/usr/lib/postgresql").glob("*/bin"))
+        self._data, self._log, self._port = folder / "data", folder / "postgres.log", free_port()
+        self._as: list[str] = []
+        if os.geteuid() == 0:
+            self._as = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"]
+            shutil.chown(folder, "postgres")
+        self._run("initdb", "--username=mlflow", "--auth=trust", "--encoding=UTF8", "--locale=C")
+        self.uri = f"postgresql+psycopg2://mlflow@127.0.0.1:{self._port}/postgres"
+
+    def control(self, *arguments: str) -> None:
+        """`pg_ctl`: start, stop or restart; `-m immediate` is as good as a crash."""
+        options = f"-h 127.0.0.1 -p {self._port} -c unix_socket_directories="
+        self._run("pg_ctl", *arguments, "-w", "-o", options, "-l", str(self._log))
+
+    def _run(self, program: str, *arguments: str) -> None:
+        command = [*self._as, str(self._bin / program), "-D", str(self._data), *arguments]
+        subprocess.run(command, check=True, cwd="/", stdout=subprocess.DEVNULL)

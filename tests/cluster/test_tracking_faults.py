@@ -7,6 +7,7 @@ import logging
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -19,7 +20,7 @@ from mlflow.entities import Run
 
 from cluster import sender
 from tests.cluster.conftest import until
-from tests.cluster.mlflow_server import MlflowServer, SlowLine
+from tests.cluster.mlflow_server import MlflowServer, Postgres, SlowLine
 from tests.cluster.tracked import begin, runs, started, tell_a_small_sweep
 from tests.sweeps.commands import command, environment, run_to_end, run_until, write_world_sweep
 from trainables.stage_store import StageStore
@@ -133,8 +134,8 @@ def toy_sweep(folder: Path, uri: str | None, **overrides: Any) -> Path:
     return write_world_sweep(folder, **settings)
 
 
-def stored(sweep: Path) -> list[dict[str, Any]]:
-    paths = sorted((sweep.parent / "runs" / "toy" / "trials").glob("*.json"))
+def stored(sweep: Path, name: str) -> list[dict[str, Any]]:
+    paths = sorted((sweep.parent / "runs" / name / "trials").glob("*.json"))
     return [json.loads(path.read_text()) for path in paths]
 
 
@@ -143,16 +144,16 @@ def points_on_disk(sweep: Path) -> int:
     return sum(len(path.read_text().splitlines()) for path in files)
 
 
-def check_mlflow_holds_all(uri: str, sweep: Path) -> None:
+def check_mlflow_holds_all(uri: str, sweep: Path, name: str = "toy") -> None:
     """What the files say, once: runs, parents, states, scores and curves."""
     client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name("toy")
+    experiment = client.get_experiment_by_name(name)
     assert experiment is not None
     found = client.search_runs([experiment.experiment_id], max_results=1000)
     named = {(run.data.tags["kind"], run.data.tags["key"]): run for run in found}
     assert len(named) == len(found), "twins"
     assert {run.info.status for run in found} == {"FINISHED"}
-    parent = named["sweep", "toy"]
+    parent = named["sweep", name]
     parents = {run.data.tags.get("mlflow.parentRunId") for run in found if run is not parent}
     assert parents == {parent.info.run_id}
 
@@ -164,14 +165,14 @@ def check_mlflow_holds_all(uri: str, sweep: Path) -> None:
         if told:
             history = client.get_metric_history(named["stage", identity].info.run_id, "loss")
             assert [(each.step, each.value) for each in history] == sorted(told.items())
-    records = stored(sweep)
+    records = stored(sweep, name)
     assert {f"{each['number']}" for each in records} == {k for kind, k in named if kind == "trial"}
     for each in records:
         run = named["trial", str(each["number"])]
         assert run.data.metrics["score"] == each["score"]
         assert each["mlflow_run_id"] == run.info.run_id
         assert "](#/experiments/" in run.data.tags["mlflow.note.content"]
-    summary = json.loads((sweep.parent / "runs" / "toy" / "summary.json").read_text())
+    summary = json.loads((sweep.parent / "runs" / name / "summary.json").read_text())
     assert parent.data.metrics["best/score"] == summary["recommended"]["score"]
     files = {file.path for file in client.list_artifacts(parent.info.run_id)}
     assert {"summary.json", "recommended.safetensors", "report.html"} <= files
@@ -241,3 +242,89 @@ def test_server_and_sweep_are_killed_and_nothing_is_lost_or_doubled_nor_any_secr
     assert any(path.name == "report.html" and server.folder in path.parents for path in left)
     assert [path for path in left if path.is_file() and b"planted-" in path.read_bytes()] == []
     assert "planted-" not in said
+
+
+@pytest.fixture
+def postgres() -> Iterator[Postgres]:
+    folder = Path(tempfile.mkdtemp(prefix="pg", dir="/tmp"))  # where its user may go
+    postgres = Postgres(folder)
+    postgres.control("start")
+    yield postgres
+    postgres.control("stop", "-m", "immediate")
+    shutil.rmtree(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not list(Path("/usr/lib/postgresql").glob("*/bin/initdb")),
+    reason="PostgreSQL is not installed (apt-get install postgresql)",
+)
+def test_a_postgresql_that_crashes_and_restarts_under_a_sweep_costs_nothing(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    server = MlflowServer(tmp_path, postgres.uri)
+    server.start()
+    try:
+        sweep = toy_sweep(tmp_path / "sweep", server.address)
+        crashes = 0
+
+        def crash() -> bool:
+            """At three moments; the last time it is away for a while."""
+            nonlocal crashes
+            if points_on_disk(sweep) > (5, 20, 50)[crashes]:
+                postgres.control("stop", "-m", "immediate")
+                if crashes == 2:
+                    gone = points_on_disk(sweep)
+                    until(lambda: points_on_disk(sweep) > gone + 5)
+                postgres.control("start")
+                crashes += 1
+            return crashes == 3
+
+        run_with(sweep, crash, {})
+        check_mlflow_holds_all(server.address, sweep)
+    finally:
+        server.kill()
+
+
+@pytest.mark.slow
+def test_a_sweep_without_its_server_says_what_is_missing_and_the_same_command_sends_it(
+    server: MlflowServer, tmp_path: Path
+) -> None:
+    sweep = toy_sweep(tmp_path / "sweep", server.address, name="alone")
+    run_to_end(sweep)
+    undisturbed = json.loads((sweep.parent / "runs" / "alone" / "summary.json").read_text())
+
+    sweep = toy_sweep(tmp_path / "again", server.address, name="away")
+
+    def gone() -> bool:
+        if not points_on_disk(sweep):
+            return False
+        server.kill()
+        return True
+
+    said = run_with(sweep, gone, {})
+    assert "updates wait for MLflow, which does not answer" in said
+    assert "MLflow lacks" in said and "run the same command again" in said
+    server.start()
+    said = run_to_end(sweep)
+    assert "nothing is trained" in said and "MLflow lacks" not in said
+    check_mlflow_holds_all(server.address, sweep, "away")
+    summary = json.loads((sweep.parent / "runs" / "away" / "summary.json").read_text())
+    kept = ("number", "values", "state", "score", "scores", "intervals", "report")
+    assert [{key: each[key] for key in kept} for each in summary["trials"]] == [
+        {key: each[key] for key in kept} for each in undisturbed["trials"]
+    ]
+
+
+@pytest.mark.slow
+def test_a_slow_server_holds_no_trial_up(
+    server: MlflowServer, line: SlowLine, tmp_path: Path
+) -> None:
+    sweep = toy_sweep(tmp_path / "sweep", line.address, name="slow")
+
+    def slow() -> bool:
+        line.delay = 2.0 if points_on_disk(sweep) else 0.0
+        return line.delay > 0
+
+    run_with(sweep, slow, {})
+    check_mlflow_holds_all(server.address, sweep, "slow")
