@@ -7,9 +7,11 @@ import logging
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,12 @@ from cluster import sender
 from tests.cluster.conftest import until
 from tests.cluster.mlflow_server import MlflowServer, Postgres, SlowLine
 from tests.cluster.tracked import begin, runs, started, tell_a_small_sweep
-from tests.sweeps.commands import command, environment, run_to_end, run_until, write_world_sweep
+from tests.sweeps.commands import ROOT, environment, run_to_end, write_world_sweep
 from trainables.stage_store import StageStore
 
+MIXING = ROOT / "sweeps" / "mixing.py"
+WITHOUT_RAY = Path(__file__).with_name("sweep_without_ray.py")
+NOTHING: Mapping[str, str] = {}
 STAGE = "ab12cd34ab12cd34"
 SECRETS = {
     "MLFLOW_TRACKING_TOKEN": "planted-1",
@@ -178,49 +183,71 @@ def check_mlflow_holds_all(uri: str, sweep: Path, name: str = "toy") -> None:
     assert {"summary.json", "recommended.safetensors", "report.html"} <= files
 
 
-def run_with(
-    sweep: Path, act: Callable[[], bool], more: Mapping[str, str], seconds: float = 400
-) -> str:
-    """Run the command to its end, calling `act` until it has done its part."""
-    log = sweep.parent / "run.log"
-    with log.open("w") as file:
-        process = subprocess.Popen(
-            command(sweep), cwd=sweep.parent, env=environment(more), stdout=file, stderr=file
+def start(program: Path, sweep: Path, more: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """The command, or what stands in for it; what it says goes to run.log."""
+    with (sweep.parent / "run.log").open("a") as log:
+        return subprocess.Popen(
+            [sys.executable, str(program), str(sweep)],
+            cwd=sweep.parent,
+            env=environment(more),
+            stdout=log,
+            stderr=log,
         )
-    deadline, acted = time.monotonic() + seconds, False
+
+
+def said_by(sweep: Path) -> str:
+    return (sweep.parent / "run.log").read_text()
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """It and all that it started, with SIGKILL."""
+    if process.poll() is None:
+        for each in [*psutil.Process(process.pid).children(recursive=True), process]:
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
+        process.wait()
+
+
+def run_with(
+    act: Callable[[], bool], sweep: Path, program: Path = MIXING, more: Mapping[str, str] = NOTHING
+) -> str:
+    """Run to the end, calling `act` until it has done its part. Returns what was said."""
+    process, deadline, acted = start(program, sweep, more), time.monotonic() + 400, False
     try:
         while process.poll() is None:
             acted = acted or act()
-            assert time.monotonic() < deadline, log.read_text()[-3000:]
+            assert time.monotonic() < deadline, said_by(sweep)[-3000:]
             time.sleep(0.05)
     finally:
-        if process.poll() is None:
-            for each in [*psutil.Process(process.pid).children(recursive=True), process]:
-                each.kill()
-    assert process.returncode == 0 and acted, log.read_text()[-3000:]
-    return log.read_text()
+        kill(process)
+    assert process.returncode == 0 and acted, said_by(sweep)[-3000:]
+    return said_by(sweep)
 
 
+@pytest.mark.parametrize("program", [WITHOUT_RAY, pytest.param(MIXING, marks=pytest.mark.slow)])
 def test_server_and_sweep_are_killed_and_nothing_is_lost_or_doubled_nor_any_secret_told(
-    server: MlflowServer, tmp_path: Path
+    server: MlflowServer, tmp_path: Path, program: Path
 ) -> None:
-    sweep = toy_sweep(tmp_path / "sweep", None)
+    name = f"killed-{program.stem}"
+    sweep = toy_sweep(tmp_path / "sweep", None, name=name)
     more = {**SECRETS, "MLFLOW_TRACKING_URI": server.address.replace("//", "//ann:planted-0@")}
     (sweep.parent / ".env").write_text(SECRETS["AWS_SECRET_ACCESS_KEY"])
-    told, points_then = MlflowClient(server.address), 0
+    told = MlflowClient(server.address)
 
-    def both_dead() -> bool:
-        nonlocal points_then
-        if server.process is None:
-            return points_on_disk(sweep) > points_then + 2
-        experiment = told.get_experiment_by_name("toy")
+    def a_curve_is_told() -> bool:
+        experiment = told.get_experiment_by_name(name)
         found = told.search_runs([experiment.experiment_id]) if experiment else []
-        if any("epoch" in run.data.metrics for run in found):
-            server.kill()
-            points_then = points_on_disk(sweep)
-        return False
+        return any("epoch" in run.data.metrics for run in found)
 
-    run_until(sweep, both_dead, more=more)  # with points that nobody has been told of
+    process = start(program, sweep, more)
+    try:
+        until(lambda: process.poll() is not None or a_curve_is_told(), seconds=300)
+        server.kill()
+        then = points_on_disk(sweep)
+        until(lambda: process.poll() is not None or points_on_disk(sweep) > then + 2, seconds=300)
+        assert process.poll() is None, said_by(sweep)[-3000:]
+    finally:
+        kill(process)  # with points that nobody has been told of
 
     def back() -> bool:
         if points_on_disk(sweep) < 60:  # a stage has ended and another begun without a server
@@ -228,20 +255,19 @@ def test_server_and_sweep_are_killed_and_nothing_is_lost_or_doubled_nor_any_secr
         server.start()
         return True
 
-    said = run_with(sweep, back, more)
+    said = run_with(back, sweep, program, more)
     assert "it is sent later" in said and "has all that it lacked" in said
     assert "MLflow lacks" not in said
-    check_mlflow_holds_all(server.address, sweep)
-    summary = (sweep.parent / "runs" / "toy" / "summary.json").read_bytes()
-    said += run_to_end(sweep, more=more)
-    check_mlflow_holds_all(server.address, sweep)
-    assert (sweep.parent / "runs" / "toy" / "summary.json").read_bytes() == summary
+    check_mlflow_holds_all(server.address, sweep, name)
+    summary = (sweep.parent / "runs" / name / "summary.json").read_bytes()
+    said = run_with(lambda: True, sweep, program, more)
+    check_mlflow_holds_all(server.address, sweep, name)
+    assert (sweep.parent / "runs" / name / "summary.json").read_bytes() == summary
     (sweep.parent / ".env").unlink()
     left = [path for folder in (sweep.parent, server.folder) for path in folder.rglob("*")]
-    assert any(path.name == "server.db" for path in left)
+    assert {"server.db", "run.log", "sweep.json"} <= {path.name for path in left}
     assert any(path.name == "report.html" and server.folder in path.parents for path in left)
     assert [path for path in left if path.is_file() and b"planted-" in path.read_bytes()] == []
-    assert "planted-" not in said
 
 
 @pytest.fixture
@@ -280,7 +306,7 @@ def test_a_postgresql_that_crashes_and_restarts_under_a_sweep_costs_nothing(
                 crashes += 1
             return crashes == 3
 
-        run_with(sweep, crash, {})
+        run_with(crash, sweep)
         check_mlflow_holds_all(server.address, sweep)
     finally:
         server.kill()
@@ -302,7 +328,7 @@ def test_a_sweep_without_its_server_says_what_is_missing_and_the_same_command_se
         server.kill()
         return True
 
-    said = run_with(sweep, gone, {})
+    said = run_with(gone, sweep)
     assert "updates wait for MLflow, which does not answer" in said
     assert "MLflow lacks" in said and "run the same command again" in said
     server.start()
@@ -326,5 +352,5 @@ def test_a_slow_server_holds_no_trial_up(
         line.delay = 2.0 if points_on_disk(sweep) else 0.0
         return line.delay > 0
 
-    run_with(sweep, slow, {})
+    run_with(slow, sweep)
     check_mlflow_holds_all(server.address, sweep, "slow")

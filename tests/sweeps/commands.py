@@ -70,13 +70,12 @@ def run_to_end(
     *arguments: str,
     folder: Path | None = None,
     seconds: float = 400,
-    more: Mapping[str, str] | None = None,
 ) -> str:
     """Run the command to its end, in `folder` or where the sweep is; returns what it printed."""
     done = subprocess.run(
         command(sweep, *arguments),
         cwd=folder or sweep.parent,
-        env=environment(more),
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=seconds,
@@ -89,12 +88,11 @@ def run_until(
     sweep: Path,
     moment: Callable[[], bool],
     seconds: float = 300,
-    more: Mapping[str, str] | None = None,
 ) -> None:
     """Start the command; at `moment` kill it and all that it started with SIGKILL."""
     with (sweep.parent / "killed.log").open("a") as log:
         process = subprocess.Popen(
-            command(sweep), cwd=sweep.parent, env=environment(more), stdout=log, stderr=log
+            command(sweep), cwd=sweep.parent, env=environment(), stdout=log, stderr=log
         )
     deadline = time.monotonic() + seconds
     while not moment():
