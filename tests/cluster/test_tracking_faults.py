@@ -224,7 +224,8 @@ def run_with(
     return said_by(sweep)
 
 
-@pytest.mark.parametrize("program", [WITHOUT_RAY, pytest.param(MIXING, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("program", [WITHOUT_RAY, MIXING])
 def test_server_and_sweep_are_killed_and_nothing_is_lost_or_doubled_nor_any_secret_told(
     server: MlflowServer, tmp_path: Path, program: Path
 ) -> None:
