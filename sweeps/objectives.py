@@ -7,9 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from sweeps.search_settings import GroupSettings
-
-Objective = Literal["score", "gpu_hours"] | GroupSettings
+from sweeps.search_settings import GroupSettings, Objective
 
 
 def name_of(objective: Objective) -> str:

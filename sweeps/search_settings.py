@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from trainables.settings import Settings
+from trainables.settings import Settings, nearest, parse
 from trainables.training_settings import AsTuple, NonNegative, Positive
 
 
@@ -52,6 +52,30 @@ class MlflowSweep(Settings):
     uri: str | None
 
 
+def _objective(value: Any) -> Any:
+    """One error for an entry that is neither a name nor a group, instead of one for each."""
+    if isinstance(value, dict):
+        return parse(GroupSettings, value, "")
+    if value not in NAMED:
+        raise ValueError(
+            f"no objective{nearest(str(value), [*NAMED])} Or a group: {{name: ..., mean_of: [...]}}"
+        )
+    return value
+
+
+def _earlier(value: Any) -> Any:
+    if isinstance(value, dict):
+        return parse(MlflowSweep, value, "")
+    if not isinstance(value, str):
+        raise ValueError("give the name of a sweep, or {experiment: NAME, uri: null} for MLflow's")
+    return value
+
+
+NAMED = ("score", "gpu_hours")
+Objective = Annotated[Literal["score", "gpu_hours"] | GroupSettings, BeforeValidator(_objective)]
+Earlier = Annotated[str | MlflowSweep, BeforeValidator(_earlier)]
+
+
 class LawSettings(Settings):
     """Laws of the loss over the mix, one a downstream dataset; which fits best is found out."""
 
@@ -82,9 +106,7 @@ class SearchSettings(Settings):
     seed: Annotated[int, Field(ge=0)]
     # What the sampler is after: the score, device hours as if the trial shared no stage, the means
     # over groups of datasets. The recommendation goes by the score alone.
-    objectives: Annotated[
-        tuple[Literal["score", "gpu_hours"] | GroupSettings, ...], AsTuple, Field(min_length=1)
-    ]
+    objectives: Annotated[tuple[Objective, ...], AsTuple, Field(min_length=1)]
     trials: Positive | None  # in all, with baselines and points; null: these alone
     budget: BudgetSettings | None  # beside `trials`: whichever is reached first ends the search
     concurrent: Positive
@@ -93,7 +115,7 @@ class SearchSettings(Settings):
     greedy_soup: bool  # once all trials are done, one more: the greedy soup of their weights
     early_stopping: EarlyStopping | None
     # Earlier sweeps whose trials the sampler begins with: names in the same storage, or MLflow's.
-    warm_start: Annotated[tuple[str | MlflowSweep, ...], AsTuple]
+    warm_start: Annotated[tuple[Earlier, ...], AsTuple]
     law: LawSettings | None
     merge_proxy: MergeProxySettings | None
 

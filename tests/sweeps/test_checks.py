@@ -95,6 +95,15 @@ def test_a_trial_that_is_scored_otherwise_is_refused(tmp_path: Path) -> None:
             r"rungs \[0.5, 0.25\] do not rise",
         ),
         ({"search__early_stopping": {**STOPPING, "rungs": [1.0]}}, "rungs.0: .*less than 1"),
+        ({"search__objectives": ["scor"]}, "objectives.0: no objective; did you mean 'score'"),
+        (
+            {"search__objectives": [{"name": "people", "mean_off": ["low"]}]},
+            "objectives.0: .*\n?mean_off: unknown key; did you mean 'mean_of'",
+        ),
+        (
+            {"search__warm_start": [{"experiment": "x"}]},
+            "warm_start.0: uri: missing; every setting",
+        ),
         ({"search__objectives": ["gpu_hours"]}, "gpu_hours alone.*add score"),
         ({"search__objectives": ["score", "score"]}, "two objectives are called 'score'"),
         (
