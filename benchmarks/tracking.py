@@ -7,7 +7,7 @@ Trials: no-op trials with one stage each, through the Tracker into SQLite; the t
 process around trials 10, 100 and 1,000, and the time to open what is there at the end; beside it
 trials logged naively (one call a parameter and a metric) into the same database.
 
-    python benchmarks/tracking.py                  5 repetitions, about 20 minutes on 2 cores
+    python benchmarks/tracking.py                  5 repetitions
     python benchmarks/tracking.py --repeats 1 --trials 100
 
 The last line is JSON: medians, with the lowest and highest of the repetitions.
