@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from cluster import stages as stages_module
 from cluster.stages import Stages
+from cluster.vital_signs import HangLimits, Watch
 from tests.toy import toy_execution
 from trainables.config import Execution
 from trainables.stage import Stage
@@ -21,7 +23,8 @@ class WithoutWorkers(Stages):
 
     def __init__(self, store: StageStore) -> None:
         executions = {name: toy_execution() for name in ("mae", "align", "finetune", "tasks")}
-        super().__init__(store, executions, attempts=1, probes=None)
+        no_limits = HangLimits(seconds=None, first_step_seconds=None)
+        super().__init__(store, executions, attempts=1, probes=None, limits=no_limits)
         self.begun: list[Stage] = []
 
     async def _alone(self, stage: Stage, execution: Execution) -> Record:
@@ -32,9 +35,16 @@ class WithoutWorkers(Stages):
         return self._store.publish(stage, write=write, metrics={}, cost={})
 
 
+async def no_nodes(self: Watch, vacate: Any) -> None:
+    """In place of the look for nodes that go away, which asks Ray."""
+
+
 @pytest.fixture
 def stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WithoutWorkers:
     monkeypatch.setattr(stages_module, "what_is_short", lambda stage, execution: None)
+    first_life = SimpleNamespace(was_current_actor_reconstructed=False)
+    monkeypatch.setattr(stages_module.ray, "get_runtime_context", lambda: first_life)
+    monkeypatch.setattr(Watch, "nodes", no_nodes)
     return WithoutWorkers(StageStore(tmp_path))
 
 
