@@ -26,7 +26,7 @@ def test_silence_is_counted_from_the_first_step_on() -> None:
     of.beat(1)
     assert of.tick(6) is None
     of.beat(0)
-    assert of.tick(6) == "no step for 10 s (worker 1 on host1)"
+    assert of.tick(11) == "no step for 10 s (worker 1 on host1)"  # who was silent before the other
 
 
 def test_the_first_step_has_a_limit_of_its_own() -> None:
