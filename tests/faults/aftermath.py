@@ -79,9 +79,11 @@ class Steps:
         """When the last step was taken."""
         return max((taken[-1][2] for taken in self.taken.values()), default=0.0)
 
-    def after(self, moment: float) -> float:
-        """When the first step after `moment` was taken."""
-        return min(when for each in self.taken.values() for *_, when in each if when > moment)
+    def by_others(self, identity: str, process: int) -> list[float]:
+        """When another process than that took its steps after the last one of that."""
+        taken = self.taken[identity]
+        last = max(place for place, (_, pid, _) in enumerate(taken) if pid == process)
+        return [when for *_, when in taken[last + 1 :]]
 
 
 def check_aftermath(

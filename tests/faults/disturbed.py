@@ -108,12 +108,13 @@ class DisturbedSweep:
         self.faults += 1
         self._finished |= finished_stages(self.sweep)
         before, moment = self.attempts(identity), time.time()
+        process = self.trainer(identity).pid
         strike()
         self.wait_for(lambda: self.attempts(identity) > before)
         self.measured["seconds until the next attempt"] = round(time.time() - moment, 1)
         mend()
-        self.wait_for(lambda: self.steps().taken[identity][-1][2] > moment + 0.5)
-        went_on = self.steps().after(moment + 0.5)
+        self.wait_for(lambda: self.steps().by_others(identity, process))
+        went_on = self.steps().by_others(identity, process)[0]
         self.measured["seconds until the next step"] = round(went_on - moment, 1)
 
     def kill_driver(self) -> None:

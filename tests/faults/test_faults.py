@@ -125,7 +125,7 @@ def test_10_a_warning_that_a_node_will_be_taken_away_costs_no_step_and_no_attemp
     long = {
         "trial__mae__epochs": 1,
         "trial__mae__clips_per_epoch": 1600,  # 400 steps
-        "trial__align__epochs": 0,
+        "trial__align__epochs": 1,
         "search__trials": 2,
         "execution__attempts": 1,
         "execution__mae__checkpoint_every_steps": 1000,
