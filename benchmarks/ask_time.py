@@ -4,7 +4,8 @@
     python benchmarks/ask_time.py --objectives 2 --samplers random tpe gp
 
 The history is random points with made-up scores, one in ten pruned, one in twenty failed, four
-running. For `cost_aware` the costs are the stages of real trials, priced as a sweep prices them.
+running. For `cost_aware` the costs are those of the trials of sweeps/ppma.yaml, priced by their
+stages as a sweep prices them, on datasets that are made up.
 Medians over asks, wall and processor seconds. The last line is JSON.
 """
 
@@ -15,6 +16,7 @@ import json
 import random
 import statistics
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -24,8 +26,12 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from search_spaces.candidates import random_points  # noqa: E402
+from search_spaces.cost_aware import Costs  # noqa: E402
 from search_spaces.space import Space, load_space  # noqa: E402
 from search_spaces.study import Study  # noqa: E402
+from sweeps.spending import Spending  # noqa: E402
+from sweeps.sweep import Sweep  # noqa: E402
+from trainables.data.catalog import Clip, Dataset  # noqa: E402
 
 SAMPLERS = ("random", "tpe", "gp", "cost_aware")
 TRIALS = (10, 100, 1000)
@@ -71,6 +77,28 @@ def timed_ask(
     return time.monotonic() - wall, time.process_time() - processor
 
 
+def priced() -> Costs:
+    """What trials of PPMA's sweep cost, nothing of it made yet."""
+    sweep = Sweep(ROOT / "sweeps" / "ppma.yaml", {"storage": tempfile.mkdtemp()})
+    clips = tuple(
+        Clip(path=f"{i}.mp4", label=i % 2, group=f"{i}", split=split)
+        for i, split in enumerate(["train", "selection", "report"] * 4)
+    )
+    data = {
+        name: Dataset(
+            name=name,
+            root=Path("nowhere"),
+            humans="virtual",
+            classes=("a", "b"),
+            clips=clips,
+            frame_rate=None,
+            content_hash=name,
+        )
+        for name in ["nh_kinetics", "synapt", *sweep.settings.trial.downstream]
+    }
+    return Spending(sweep, data, lambda record: sweep.settings.trial).left
+
+
 def with_history(space: Space, sampler: str, trials: int, seed: int, objectives: int) -> Study:
     draw = random.Random(seed)
     study = Study(
@@ -78,6 +106,7 @@ def with_history(space: Space, sampler: str, trials: int, seed: int, objectives:
         sampler=sampler,
         seed=seed,
         startup_trials=5,
+        costs=priced(),
         directions=["maximize"] * objectives,
     )
     for values in random_points(space, trials, np.random.default_rng(seed)):
