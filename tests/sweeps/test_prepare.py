@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from sweeps.prepare import Prepared, prepare
+from sweeps.records import write_sweep
 from sweeps.sweep import Sweep
 from tests.toy import STOPPING, toy_data, write_toy_sweep
 
@@ -132,3 +133,15 @@ def test_throughput_that_is_given_prices_the_plan(tmp_path: Path) -> None:
     rates = {"mae": 1.0, "align": 2.0, "finetune": 1.0, "tasks": 4.0}
     ready, _ = prepared(tmp_path, "", execution__clips_per_second=rates)
     assert all(planned.price is not None for planned in ready.plan.stages)
+
+
+def test_a_warm_start_from_another_objective_stands_between_a_sweep_and_its_training(
+    tmp_path: Path,
+) -> None:
+    ready, _ = prepared(tmp_path, "")
+    stored = {**ready.resolved, "name": "old"}
+    write_sweep(ready.sweep.storage / "old", stored)
+    again, _ = prepared(tmp_path, "", search__warm_start=["old"])
+    assert "0 of its 0 trials lie in this space" in again.notes[0]
+    with pytest.raises(ValueError, match="of another objective[^$]*mean there, min here"):
+        prepared(tmp_path, "", search__warm_start=["old"], trial__score__combine="min")

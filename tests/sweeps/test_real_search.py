@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from tests.sweeps.commands import run_to_end, write_world_sweep
+from tests.sweeps.test_command import run
 from trainables.stage_store import StageStore
 
 pytestmark = pytest.mark.slow
@@ -34,11 +35,11 @@ def edit(sweep: Path, **changes: Any) -> None:
     sweep.write_text(yaml.safe_dump(settings, sort_keys=False))
 
 
-def test_weak_trials_stop_and_the_sweep_goes_on_wider_and_warm_starts_another(
-    tmp_path: Path,
-) -> None:
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A sweep of four trials, and its summary."""
     sweep = write_world_sweep(
-        tmp_path,
+        tmp_path_factory.mktemp("first"),
         space={"parameters": {"align.mixture.shares": SHARES}},
         trial__mae__epochs=0,
         trial__align__epochs=40,
@@ -48,55 +49,79 @@ def test_weak_trials_stop_and_the_sweep_goes_on_wider_and_warm_starts_another(
         search__early_stopping=STOPPING,
     )
     run_to_end(sweep)
-    first = summary_of(sweep, "toy")
-    trials = {trial["number"]: trial for trial in first["trials"]}
+    return sweep, summary_of(sweep, "toy")
+
+
+@pytest.fixture(scope="module")
+def longer(first: tuple[Path, dict[str, Any]]) -> tuple[Path, dict[str, Any]]:
+    """The same sweep in a wider space, with another sampler and more trials."""
+    sweep, _ = first
+    wider = {"align.mixture.shares": SHARES, "align.epochs": {"type": "choice", "values": [20, 40]}}
+    space = yaml.safe_dump({"parameters": wider}, sort_keys=False)
+    (sweep.parent / "space.yaml").write_text(space)
+    edit(sweep, sampler="tpe", seed=3, trials=6)
+    run_to_end(sweep)
+    return sweep, summary_of(sweep, "toy")
+
+
+def test_weak_trials_stop_and_the_front_holds_complete_ones(
+    first: tuple[Path, dict[str, Any]],
+) -> None:
+    sweep, summary = first
+    trials = {trial["number"]: trial for trial in summary["trials"]}
     stopped = [number for number, trial in trials.items() if trial["state"] == "pruned"]
     assert stopped and trials[0]["state"] == "complete"
-    records = sweep.parent / "runs" / "toy" / "trials"
+    folder = sweep.parent / "runs" / "toy"
     for number in trials:
-        record = json.loads((records / f"{number:04d}.json").read_text())
+        record = json.loads((folder / "trials" / f"{number:04d}.json").read_text())
         assert record["rungs"][0]["rung"] == 0.25
         assert set(record["rungs"][0]["accuracies"]) == {"low_bias", "high_bias"}
     for number in stopped:
         assert trials[number]["score"] is None
         assert "of the alignment was done" in trials[number]["reason"]
-    assert set(first["pareto"]["points"]) == {str(n) for n in trials if n not in stopped}
-    report = (sweep.parent / "runs" / "toy" / "report.md").read_text()
+    assert set(summary["pareto"]["points"]) == {str(n) for n in trials if n not in stopped}
+    report = (folder / "report.md").read_text()
     assert "## Pareto front" in report and "## Stopped early" in report
 
-    # A wider space, another sampler, more trials: what there is stays as it is.
-    wider = {"align.mixture.shares": SHARES, "align.epochs": {"type": "choice", "values": [20, 40]}}
-    (tmp_path / "space.yaml").write_text(yaml.safe_dump({"parameters": wider}, sort_keys=False))
-    edit(sweep, sampler="tpe", seed=3, trials=6)
-    run_to_end(sweep)
-    longer = {trial["number"]: trial for trial in summary_of(sweep, "toy")["trials"]}
-    assert sorted(longer) == list(range(6))
+
+def test_a_wider_space_and_another_sampler_leave_what_there_is(
+    first: tuple[Path, dict[str, Any]], longer: tuple[Path, dict[str, Any]]
+) -> None:
+    before = {trial["number"]: trial for trial in first[1]["trials"]}
+    after = {trial["number"]: trial for trial in longer[1]["trials"]}
+    assert sorted(after) == list(range(6))
     keys = ("values", "config", "state", "reason", "score", "scores", "device_seconds")
-    for number, trial in trials.items():
-        assert [longer[number][key] for key in keys] == [trial[key] for key in keys]
-    assert all("align.epochs" in longer[number]["values"] for number in (4, 5))
+    for number, trial in before.items():
+        assert [after[number][key] for key in keys] == [trial[key] for key in keys]
+    assert all("align.epochs" in after[number]["values"] for number in (4, 5))
 
-    # Another sweep begins with both, by name and from MLflow.
-    best = summary_of(sweep, "toy")["recommended"]
-    for name, source in (("by_name", "toy"), ("by_mlflow", {"experiment": "toy", "uri": None})):
-        edit(sweep, name=name, trials=1, warm_start=[source])
-        store = StageStore(sweep.parent / "runs" / "stages")
-        before = {record.identity for record in store.records()}
-        printed = run_to_end(sweep)
-        assert (
-            "Warm start from 'toy" in printed and "6 of its 6 trials lie in this space" in printed
-        )
-        (again,) = summary_of(sweep, name)["trials"]
-        assert (again["origin"], again["score"]) == ("earlier", best["score"])
-        assert again["config"] == best["config"]
-        after = {record.identity for record in store.records()}
-        new = {store.record(identity).stage["kind"] for identity in after - before}
-        assert new <= {"features", "probe"}, "for the report split only"
 
-    # A sweep that is scored otherwise may not begin with it.
-    settings = yaml.safe_load(sweep.read_text())
-    settings["trial"]["score"]["combine"] = "min"
-    settings["name"] = "worst"
-    sweep.write_text(yaml.safe_dump(settings, sort_keys=False))
-    with pytest.raises(AssertionError, match="trial.score.combine: mean there, min here"):
-        run_to_end(sweep)
+@pytest.mark.parametrize(
+    ("name", "source"), [("by_name", "toy"), ("by_mlflow", {"experiment": "toy", "uri": None})]
+)
+def test_another_sweep_begins_with_it_and_its_best_trial_costs_nothing(
+    longer: tuple[Path, dict[str, Any]], name: str, source: Any
+) -> None:
+    sweep, summary = longer
+    edit(sweep, name=name, trials=1, warm_start=[source])
+    store = StageStore(sweep.parent / "runs" / "stages")
+    before = {path.parent.name for path in store.root.glob("*/record.json")}
+    printed = run_to_end(sweep)
+    assert "Warm start from 'toy" in printed
+    assert "6 of its 6 trials lie in this space" in printed
+    (again,) = summary_of(sweep, name)["trials"]
+    assert (again["origin"], again["score"]) == ("earlier", summary["recommended"]["score"])
+    assert again["config"] == summary["recommended"]["config"]
+    after = {path.parent.name for path in store.root.glob("*/record.json")}
+    new = {store.record(identity).stage["kind"] for identity in after - before}
+    assert new <= {"features", "probe"}, "for the report split only"
+
+
+def test_a_sweep_that_is_scored_otherwise_may_not_begin_with_it(
+    longer: tuple[Path, dict[str, Any]],
+) -> None:
+    sweep, _ = longer
+    edit(sweep, name="worst", trials=1, warm_start=["toy"])
+    done = run(sweep, "--set", "trial.score.combine=min")
+    assert done.returncode == 2 and "Traceback" not in done.stdout + done.stderr
+    assert "trial.score.combine: mean there, min here" in done.stdout
