@@ -11,7 +11,6 @@ import yaml
 
 from tests.sweeps.commands import run_to_end, write_world_sweep
 from tests.sweeps.test_command import run
-from trainables.stage_store import StageStore
 
 pytestmark = pytest.mark.slow
 SHARES = {"type": "simplex", "over": ["synthetic", "scenes"], "step": 0.25}
@@ -26,6 +25,12 @@ STOPPING = {
 
 def summary_of(sweep: Path, name: str) -> dict[str, Any]:
     return json.loads((sweep.parent / "runs" / name / "summary.json").read_text())
+
+
+def stages_of(sweep: Path) -> dict[str, str]:
+    """Identity -> kind of all that are finished."""
+    records = (sweep.parent / "runs" / "stages").glob("*/record.json")
+    return {path.parent.name: json.loads(path.read_text())["stage"]["kind"] for path in records}
 
 
 def edit(sweep: Path, **changes: Any) -> None:
@@ -104,16 +109,14 @@ def test_another_sweep_begins_with_it_and_its_best_trial_costs_nothing(
 ) -> None:
     sweep, summary = longer
     edit(sweep, name=name, trials=1, warm_start=[source])
-    store = StageStore(sweep.parent / "runs" / "stages")
-    before = {path.parent.name for path in store.root.glob("*/record.json")}
+    before = stages_of(sweep)
     printed = run_to_end(sweep)
     assert "Warm start from 'toy" in printed
     assert "6 of its 6 trials lie in this space" in printed
     (again,) = summary_of(sweep, name)["trials"]
     assert (again["origin"], again["score"]) == ("earlier", summary["recommended"]["score"])
     assert again["config"] == summary["recommended"]["config"]
-    after = {path.parent.name for path in store.root.glob("*/record.json")}
-    new = {store.record(identity).stage["kind"] for identity in after - before}
+    new = {kind for identity, kind in stages_of(sweep).items() if identity not in before}
     assert new <= {"features", "probe"}, "for the report split only"
 
 
