@@ -18,6 +18,8 @@ from tests.cluster.conftest import until
 from tests.sweeps.commands import environment
 
 RAY = str(Path(sys.executable).parent / "ray")
+# Ray's own, which live as long as the cluster; the first comes with the first Train run.
+OF_THE_CLUSTER = ("_AutoscalingCoordinatorActor", "JobSupervisor")
 TOKEN = "0123456789abcdef0123456789abcdef"
 
 
@@ -167,7 +169,7 @@ class RayNodes:
         actors = [
             f"actor {each['class_name']} {each['state']}"
             for each in self.ask("actors")
-            if each["state"] != "DEAD" and each["class_name"] != "JobSupervisor"
+            if each["state"] != "DEAD" and each["class_name"] not in OF_THE_CLUSTER
         ]
         return groups + actors
 
