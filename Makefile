@@ -28,7 +28,7 @@ test-slow: $(INSTALLED) ## the rest: clusters of several nodes on this machine, 
 faults: $(INSTALLED) ## kills workers, drivers, nodes and heads under a sweep, and looks what is lost
 	.venv/bin/pytest -s -m slow tests/faults
 
-chaos: $(INSTALLED) ## thirty random kills under one sweep: half an hour or so on 2 cores
+chaos: $(INSTALLED) ## thirty random kills under one sweep, and what is lost by them
 	$(RUN) benchmarks/chaos.py
 
 check: $(INSTALLED) ## ruff and mypy

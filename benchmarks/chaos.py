@@ -5,7 +5,7 @@ process (which is then submitted again), a whole node (in whose place another jo
 kill comes some seconds after training went on. Afterwards the same sweep runs undisturbed, and the
 two are compared: trials, scores, stages, MLflow runs.
 
-    python benchmarks/chaos.py                          30 kills: about half an hour on 2 cores
+    python benchmarks/chaos.py                          30 kills, in at most 40 minutes
     python benchmarks/chaos.py --kills 5 --seed 1
 
 The last line is JSON.
