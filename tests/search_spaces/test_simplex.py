@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from optuna.trial import FixedTrial
 
+from search_spaces.candidates import few_points
 from search_spaces.points import edges, grid
 from search_spaces.simplex import Group, Limits, split, splits, unsplit
 from search_spaces.space import Space, encode, parse_space, sample
@@ -87,6 +88,12 @@ def test_grid_and_edges_keep_to_the_limits() -> None:
         {"wan": 0.3, "t2v": 0.3, "scenes": 0.4},
         {"wan": 0.3, "t2v": 0.0, "scenes": 0.7},
     ]
+
+
+def test_a_lattice_of_millions_of_points_is_not_made_to_begin_with() -> None:
+    many = space_of({"type": "simplex", "over": list("abcdefghij"), "step": 0.05})
+    assert next(grid(many))["m"]["a"] == 1.0
+    assert few_points(many, 100) is None
 
 
 def test_a_point_past_a_limit_is_not_in_the_space() -> None:
