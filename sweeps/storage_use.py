@@ -112,6 +112,8 @@ def added_lines(use: StorageUse, plan: Plan) -> list[str]:
     if not plan.missing:
         return []
     added, unknown = use.added_by(plan)
+    if not added:
+        return ["How much the known trials add is not known: no such stage is here yet."]
     more = f", and {unknown} stages of sizes not seen here yet" if unknown else ""
     return [f"The known trials add about {size(added)}{more}."]
 

@@ -20,8 +20,11 @@ def summary_of(sweep: Path) -> dict[str, Any]:
 
 
 def answers(sweep: Path) -> dict[str, Any]:
+    return answers_of(summary_of(sweep))
+
+
+def answers_of(summary: Mapping[str, Any]) -> dict[str, Any]:
     """What does not depend on how often the sweep was disturbed."""
-    summary = summary_of(sweep)
     keys = ("number", "values", "state", "score", "scores", "intervals", "report")
     trials = sorted(summary["trials"], key=lambda trial: trial["number"])
     return {

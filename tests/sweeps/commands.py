@@ -44,16 +44,6 @@ def write_world_sweep(folder: Path, **overrides: Any) -> Path:
     return write_toy_sweep(folder, **settings)
 
 
-def answers_of(summary: dict[str, Any]) -> dict[str, Any]:
-    """What must be the same however a sweep was disturbed."""
-    keys = ("number", "values", "state", "score", "scores", "intervals", "report")
-    trials = sorted(summary["trials"], key=lambda trial: trial["number"])
-    return {
-        "trials": [{key: trial[key] for key in keys} for trial in trials],
-        "recommended": (summary["recommended"]["trial"], summary["recommended"]["weights"]),
-    }
-
-
 def command(sweep: Path, *arguments: str) -> list[str]:
     return [sys.executable, str(ROOT / "sweeps" / "mixing.py"), str(sweep), *arguments]
 

@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 
+from tests.faults.aftermath import answers_of
 from tests.s3 import S3, s3_server
 from tests.sweeps.commands import (
-    answers_of,
     command,
     environment,
     run_to_end,
@@ -32,7 +32,7 @@ from trainables.stage_store import StageStore
 from trainables.storage.folder import Folder
 
 pytestmark = pytest.mark.slow
-SHORT = {"trial__mae__epochs": 4, "trial__align__epochs": 20, "search__trials": 3}
+SHORT = {"trial__mae__epochs": 0, "trial__align__epochs": 20, "search__trials": 2}
 
 
 @pytest.fixture(scope="module")
