@@ -109,11 +109,10 @@ class Workers:
     async def run(self, attempt: Attempt, place: Place) -> None:
         """In the gang that is there or, if it trains, in a new one; else as a Ray task.
 
-        On a GPU all runs in gangs: what a process keeps of its memory goes when the gang does, and
-        an error that spoils the device for the process ends it. Raises as `Gang.run`.
+        Raises as `Gang.run`.
         """
         if place.gang is None or place.gang.over.done():
-            in_gang = attempt.stage.kind in TRAINED or place.shape.gpus > 0
+            in_gang = attempt.stage.kind in TRAINED
             place.gang = self._start(place.shape, attempt.stages) if in_gang else None
         if place.gang is not None:
             await place.gang.run(attempt)

@@ -18,7 +18,8 @@ IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray for the entry point of a su
 # taken from those that Ray has started in advance.
 WORKER_ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # how soon a run's end, or a dead worker, is seen
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "1800",  # a node may have to be started first
+    # A node may have to be started first. After that an elastic stage makes do with fewer.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "1800",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one process fewer a run; nobody asks it
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0",  # Train sets it for its own processes

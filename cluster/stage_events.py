@@ -40,9 +40,9 @@ class StageEvents:
         return self._events[max(0, number - self._first) :], self._first + len(self._events)
 
     def running(self) -> list[dict[str, Any]]:
-        """The last event of each stage that runs, with `attempt` and `since` when that runs."""
+        """The last event of each stage that runs; `since` when its attempt does, with how many."""
         return [
-            {**event, "attempt": began["attempt"], "since": began["time"]}
+            {**event, **{key: began[key] for key in ("attempt", "workers")}, "since": began["time"]}
             for identity, event in self._last.items()
             if event["state"] in RUNNING
             for began in [self._started[identity]]

@@ -84,12 +84,14 @@ def run_task(attempt: Attempt, shape: Shape) -> None:
 
     Raises StageFailed for a user's mistake, else whatever Ray makes of the failure; see `explain`.
     """
-    task = ray.remote(work).options(
-        name=f"{attempt.stage.kind} {attempt.stage.identity}",
+    task = ray.remote(
         num_cpus=shape.cpus,
+        num_gpus=shape.gpus,
+        max_calls=1 if shape.gpus else 0,  # the process ends, and so gives back the GPU's memory
         max_retries=0,  # the attempts are counted by `Stages`
-    )
-    mistake = ray.get(task.remote(attempt))
+    )(work)
+    name = f"{attempt.stage.kind} {attempt.stage.identity}"
+    mistake = ray.get(task.options(name=name).remote(attempt))
     if mistake is not None:
         raise StageFailed(mistake)
 
@@ -108,6 +110,13 @@ def explain(error: BaseException) -> tuple[str, bool]:
     if any(isinstance(cause, DEATHS) for cause in errors):
         return "a worker process died (killed, out of memory, or its node is gone)", True
     return f"{type(errors[0]).__name__}: {errors[0]}", True
+
+
+def never_began(error: BaseException) -> bool:
+    """Whether the nodes that the workers waited for did not come."""
+    from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+
+    return any(isinstance(cause, WorkerGroupStartupTimeoutError) for cause in _causes(error))
 
 
 def _causes(error: BaseException) -> list[BaseException]:

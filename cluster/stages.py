@@ -8,21 +8,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
 import ray
 
 from cluster.gangs import Place, Workers, give_back_earlier_groups
-from cluster.resources import nodes_going, shape_of, what_is_short
+from cluster.resources import Nodes, Resources, is_gone, nodes_going, shapes_of, what_is_short
 from cluster.room import Room
 from cluster.stage_events import StageEvents
-from cluster.stage_runs import Attempt, StageFailed, Stuck, explain
+from cluster.stage_runs import Attempt, StageFailed, Stuck, explain, never_began
+from cluster.trunk_lines import TrunkLines
 from cluster.vital_signs import HangLimits, Process, Watch
 from trainables.config import Execution
 from trainables.intermediate_probes import IntermediateProbes
-from trainables.stage import TRUNKS, Stage, executed_as
+from trainables.stage import Stage, executed_as
 from trainables.stage_store import LEASE_SECONDS, Record, StageStore
 from trainables.storage.lease import Lease
 
@@ -45,6 +46,7 @@ class Stages:
         attempts: int,
         probes: IntermediateProbes | None,
         limits: HangLimits,
+        may_start: Sequence[Resources],
     ) -> None:
         self._store = store
         self._datasets: ray.ObjectRef = None  # comes with each call, as it must outlive a restart
@@ -52,12 +54,13 @@ class Stages:
         self._attempts = attempts
         self._probes = probes
         self._watch = Watch(limits, nodes_going)
-        self._nodes: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._wanted_by: defaultdict[str, set[int]] = defaultdict(set)
-        self._lines: defaultdict[str, dict[str, Stage]] = defaultdict(dict)  # trunks, by their run
+        self._trunks = TrunkLines()
         self._runs: dict[str, asyncio.Task[Record]] = {}  # identity -> the one that brings it
         self._waiting_for: defaultdict[str, set[str]] = defaultdict(set)  # with all behind these
-        self._room = Room(lambda identity: len(self._waiting_for[identity]))
+        self._nodes = Nodes(may_start)
+        self._room = Room(self._nodes, lambda identity: len(self._waiting_for[identity]))
         self._workers = Workers()
         self._events = StageEvents()
         self._failed: Counter[str] = Counter()  # identity -> attempts that count
@@ -75,12 +78,11 @@ class Stages:
             StageDropped: the trial was dropped while it waited.
         """
         self._datasets = datasets[0]
-        if self._nodes is None:
-            self._nodes = asyncio.create_task(self._watch.nodes(self._room.vacate))
+        if self._watching is None:
+            self._watching = asyncio.create_task(self._watch.nodes(self._room.vacate))
         for part in {part.identity: part for part in stage.chain()}.values():
             self._wanted_by[part.identity].add(trial)
-            if part.kind in TRUNKS:
-                self._lines[part.line][part.identity] = part
+            self._trunks.add(part)
             for earlier in part.chain():
                 self._waiting_for[earlier.identity].add(part.identity)
         while True:
@@ -119,18 +121,22 @@ class Stages:
     async def status(self) -> list[dict[str, Any]]:
         """The last event of each stage that runs or waits.
 
-        One that runs has `attempt`, `since` when that runs, and the `hosts` of its workers; for
-        one that is queued, `why` says what it lacks.
+        One that has a place has `attempt`, `since` when that runs, how many `workers`, and their
+        `hosts`. `why` says what it waits for, or for what its workers wait that have not begun.
         """
-        running = [
-            {**event, "hosts": self._watch.of(event["identity"]).hosts()}
-            for event in self._events.running()
-        ]
+        running = [each | self._where(each["identity"]) for each in self._events.running()]
         queued = [
-            {**event, "why": self._room.why(event["identity"], event["needs"])}
-            for event in self._events.queued()
+            each | {"why": self._room.why(each["identity"])} for each in self._events.queued()
         ]
         return running + queued
+
+    def _where(self, identity: str) -> dict[str, Any]:
+        hosts = self._watch.of(identity).hosts()
+        return {"hosts": hosts} | ({} if hosts else {"why": self._room.why_not_begun(identity)})
+
+    async def usage(self) -> dict[str, dict[str, float]]:
+        """See `Room.usage`."""
+        return self._room.usage(self._watch.begun())
 
     async def _once(self, stage: Stage) -> Record:
         if stage.identity not in self._runs:
@@ -145,11 +151,10 @@ class Stages:
                 self._tell(stage, "reused")
                 return record
             execution = self._executions[executed_as(stage.kind)]
-            if short := what_is_short(stage, execution):
+            if short := what_is_short(stage, execution, self._nodes.now()):
                 raise self._failure(stage, short)
             await asyncio.gather(*(self._once(each) for each in stage.inputs.values()))
-            if stage.kind in TRUNKS:
-                await self._shorter(stage)
+            await self._shorter(stage)
             return await self._alone(stage, execution)
         except StageDropped:
             del self._runs[stage.identity]  # may be wanted again
@@ -159,32 +164,25 @@ class Stages:
 
     async def _shorter(self, trunk: Stage) -> None:
         """Wait for the trunks of the run that end earlier, so that no step is trained twice."""
-        while True:
-            wanted = [each for each in self._lines[trunk.line].values() if self._wanted(each)]
-            shorter = [s for s in wanted if s.settings["step"] < trunk.settings["step"]]
-            if not shorter:
-                return
-            last = max(shorter, key=lambda each: int(each.settings["step"]))
+        while last := self._trunks.before(trunk, self._wanted_by):
             try:
                 await self._once(last)
                 return
             except StageDropped:
                 self._check_wanted(trunk)
 
-    def _wanted(self, stage: Stage) -> bool:
-        return bool(self._wanted_by[stage.identity])
-
     async def _alone(self, stage: Stage, execution: Execution) -> Record:
         """Run the stage when the cluster has room and no other sweep on this storage runs it."""
-        shape, lease = shape_of(stage, execution), self._store.lease(stage.identity)
+        shapes, at_once = shapes_of(stage, execution), False
+        lease = self._store.lease(stage.identity)
         self._failed[stage.identity] = 0
-        self._tell(stage, "queued", needs=shape.need())
+        self._tell(stage, "queued")
         while True:
             while await _asked(lease.holder):
                 self._check_wanted(stage)
                 await asyncio.sleep(self._store.poll_seconds)
             async with self._room.place(
-                stage.identity, shape, lambda: self._check_wanted(stage)
+                stage.identity, shapes, lambda: self._check_wanted(stage), at_once=at_once
             ) as place:
                 if not await _asked(lease.take):
                     continue
@@ -198,20 +196,21 @@ class Stages:
                     await _asked(lease.give_back)
             if record is not None:
                 return record
-            self._tell(stage, "queued", needs=shape.need())
+            at_once = True  # with fewer workers, if it may, rather than wait for other nodes
+            self._tell(stage, "queued")
 
     async def _attempts_at(
         self, stage: Stage, execution: Execution, place: Place, lease: Lease
     ) -> Record | None:
         """Attempts until one finishes, none is left, or another would end the same way.
 
-        None: a node of that place is going away. It goes on elsewhere, at the cost of no attempt.
+        None: a node of that place goes, is gone or never came. That costs no attempt.
         """
         while True:
             number = self._failed[stage.identity] + 1
             await _asked(self._store.begin_attempt, stage.identity)
             signs = self._watch.begin(stage.identity)
-            self._tell(stage, "started", attempt=number)
+            self._tell(stage, "started", attempt=number, workers=place.shape.workers)
             error = await self._attempt(stage, execution, place, lease)
             record = await self._record(stage)
             if record is not None:
@@ -223,8 +222,9 @@ class Stages:
             reason, again = ("its node is going away", True) if error is None else explain(error)
             if not again:
                 raise self._failure(stage, reason)
-            if self._watch.must_leave(signs):
-                self._tell(stage, "retry", reason=f"{reason}; it was told to leave", attempt=number)
+            lost = self._watch.must_leave(signs) or (error is not None and never_began(error))
+            if lost or await is_gone(signs.nodes()):
+                self._tell(stage, "retry", reason=f"{reason}; its place is lost", attempt=number)
                 return None
             self._failed[stage.identity] = number
             if number == self._attempts:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster.resources import driver_resources, what_is_short
+from cluster.resources import (
+    Nodes,
+    driver_resources,
+    nodes_that_may_start,
+    shapes_of,
+    trials_to_feed,
+    what_is_short,
+)
 from cluster.stages import Stages
 from cluster.vital_signs import HangLimits
 from trainables.config import Execution
@@ -17,6 +25,7 @@ from trainables.intermediate_probes import IntermediateProbes
 from trainables.stage import Stage, executed_as
 from trainables.stage_store import StageStore
 
+LOOK_SECONDS = 2.0
 NO_TRIAL = -1  # who wants a stage that no trial wants
 
 
@@ -80,16 +89,31 @@ class StagesHandle:
         limits = HangLimits(
             seconds=executions.hang_seconds, first_step_seconds=executions.first_step_seconds
         )
+        may_start = nodes_that_may_start()
+        self._nodes = Nodes(may_start)
+        self._looked, self._trials_at_once = -LOOK_SECONDS, 1
         self._actor = actor.remote(
-            self.store, self._executions, executions.attempts, probes, limits
+            self.store, self._executions, executions.attempts, probes, limits, may_start
         )
 
     def check_room(self, stages: Iterable[Stage]) -> None:
         """Raises ValueError, saying what is short, if the cluster can never run one of them."""
         for kind, stage in {stage.kind: stage for stage in stages}.items():
             execution = self._executions[executed_as(kind)]
-            if short := what_is_short(stage, execution):
+            if short := what_is_short(stage, execution, self._nodes.now()):
                 raise ValueError(f"execution of {kind}: {short}")
+
+    def trials_at_once(self, stages: Iterable[Stage]) -> int:
+        """How many trials of such stages the cluster can feed, with the nodes that it may start.
+
+        As many as it can run of the widest of these stages at once; at least 1. The cluster is
+        looked at every LOOK_SECONDS.
+        """
+        if time.monotonic() > self._looked + LOOK_SECONDS:
+            shapes = [shapes_of(each, self._executions[executed_as(each.kind)]) for each in stages]
+            self._trials_at_once = trials_to_feed(shapes, self._nodes.now())
+            self._looked = time.monotonic()
+        return self._trials_at_once
 
     def datasets(self) -> dict[str, Dataset]:
         datasets: dict[str, Dataset] = ray.get(self._datasets)
@@ -115,6 +139,11 @@ class StagesHandle:
         """See `Stages.status`."""
         status: list[dict[str, Any]] = ray.get(self._actor.status.remote())
         return status
+
+    def usage(self) -> dict[str, dict[str, float]]:
+        """See `Room.usage`."""
+        usage: dict[str, dict[str, float]] = ray.get(self._actor.usage.remote())
+        return usage
 
     def kill(self, *, restart: bool = False) -> None:
         """End the actor and all that it runs."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -37,10 +38,11 @@ def run_trials(
     study: Study,
     stages: StagesHandle,
     *,
-    concurrent: int,
+    concurrent: Callable[[], int],
 ) -> None:
-    """Run trials until the study has no more; `concurrent` of them at a time.
+    """Run trials until the study has no more.
 
+    `concurrent` says how many may run at a time, and is asked before each: it may change.
     Where `stages` makes probes of what aligns, the study is asked at each rung whether the trial
     may go on.
     """
@@ -51,7 +53,7 @@ def run_trials(
         "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # the study's records are the state
         "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     }
-    searcher = _StudySearcher(study, stages)
+    searcher = _StudySearcher(study, stages, concurrent)
     trainable = tune.with_parameters(_trial, stages=stages)
     # Trials report numbers alone, so that Tune's folder need not be shared.
     with tempfile.TemporaryDirectory(prefix="tune-", ignore_cleanup_errors=True) as scratch:
@@ -60,7 +62,6 @@ def run_trials(
             tune_config=tune.TuneConfig(
                 num_samples=-1,
                 search_alg=searcher,
-                max_concurrent_trials=concurrent,
                 scheduler=_AsksTheStudy(searcher),
                 reuse_actors=True,
                 trial_name_creator=_trial_name,
@@ -85,23 +86,28 @@ class _StudySearcher(Searcher):
     Tune logs and drops what a searcher raises; it is kept in `error`, and no more trials start.
     """
 
-    def __init__(self, study: Study, stages: StagesHandle) -> None:
+    def __init__(self, study: Study, stages: StagesHandle, concurrent: Callable[[], int]) -> None:
         super().__init__()
         self._study = study
         self._stages = stages
+        self._concurrent = concurrent  # Tune's own limit is fixed once it has begun
         self._numbers: dict[str, int] = {}  # Tune's id -> the trial's number
+        self._running: set[str] = set()  # Tune's ids
         self.error: Exception | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles it for a restore that never comes; the study may hold locks
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         if self.error is not None:
             return Searcher.FINISHED
+        if len(self._running) >= self._concurrent():
+            return None  # Tune asks again
         assignment = self._study.ask()
         if assignment is None:
             return Searcher.FINISHED
         self._numbers[trial_id] = assignment.number
+        self._running.add(trial_id)
         # As text, for Tune looks into nested dictionaries for things to sample.
         return {"number": assignment.number, "assignment": json.dumps(asdict(assignment))}
 
@@ -111,6 +117,7 @@ class _StudySearcher(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
+        self._running.discard(trial_id)
         self._stages.drop(self._numbers[trial_id])
         if error or result is None:
             return  # told with its reason by _TellErrors

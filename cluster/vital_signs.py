@@ -125,6 +125,10 @@ class Watch:
     def of(self, identity: str) -> VitalSigns:
         return self._signs[identity]
 
+    def begun(self) -> list[str]:
+        """The stages whose workers have begun."""
+        return [identity for identity, signs in self._signs.items() if signs.workers]
+
     def at_work(self, identity: str, rank: int, process: Process) -> None:
         if identity in self._signs:
             self._signs[identity].at_work(rank, process)

@@ -96,9 +96,23 @@ def check_execution(sweep: Sweep, space: Space) -> None:
             pairing = None if isinstance(settings, MaeSettings) else pairing_of(settings.mixup)
             try:
                 batch_size = settings.optimizer.batch_size
-                check_parts(batch_size, pairing, runs.per_device_batch, runs.workers)
+                for workers in runs.counts:
+                    check_parts(batch_size, pairing, runs.per_device_batch, workers)
+                if len(runs.counts) > 1:
+                    check_counts(batch_size, runs.counts)
             except ValueError as error:
                 raise ValueError(f"{where}, execution.{kind}: {error}") from None
+
+
+def check_counts(batch_size: int, counts: Collection[int]) -> None:
+    """Raises ValueError unless each of several worker counts divides the global batch."""
+    if wrong := [count for count in counts if batch_size % count]:
+        divide = [count for count in range(1, max(counts) + 1) if batch_size % count == 0]
+        raise ValueError(
+            f"workers {list(counts)}: {' and '.join(map(str, wrong))} do not divide "
+            f"optimizer.batch_size {batch_size}; of up to {max(counts)} workers, "
+            f"{', '.join(map(str, divide))} do"
+        )
 
 
 def check_models(sweep: Sweep, space: Space) -> None:

@@ -11,7 +11,8 @@ from statistics import median
 from typing import Any, Literal, NamedTuple
 
 from sweeps.stage_facts import batch_size, stage_clips
-from sweeps.sweep import EXECUTED_AS, ExecutionSettings
+from sweeps.sweep import ExecutionSettings
+from sweeps.usage import counted
 from trainables.config import Execution, TrialConfig
 from trainables.data.catalog import Dataset
 from trainables.models import flops
@@ -41,7 +42,6 @@ class StageCosts:
         self._data, self._store = data, store
         self._given = {n: 1 / rate for n, rate in (execution.clips_per_second or {}).items()}
         self._execution = execution
-        self._on_gpus = any(getattr(execution, name).gpus_per_worker for name in EXECUTED_AS)
         teraflops = execution.device_teraflops
         self._stated_speed = None if teraflops is None else teraflops * 1e12
         self._clips: dict[str, int] = {}
@@ -125,10 +125,10 @@ class StageCosts:
         return self.price(stage, self.clips_alone(stage))
 
     def devices(self, stage: Stage) -> tuple[int, float]:
-        """Its workers, and the GPUs of each; where a sweep uses none, a worker is a device."""
+        """Its workers, at the most, and the devices of each."""
         runs: Execution = getattr(self._execution, executed_as(stage.kind))
-        workers = runs.workers if stage.kind in TRAINED else 1
-        return workers, runs.gpus_per_worker if self._on_gpus else 1.0
+        workers = max(runs.counts) if stage.kind in TRAINED else 1
+        return workers, devices_per_worker(stage.kind, self._execution)
 
     def money(self, stage: Stage, price: Price | None) -> float | None:
         """At `execution.device_price_per_hour`; None without one, or where nothing is known."""
@@ -158,6 +158,12 @@ class StageCosts:
                 price = Price(each * self.clips(stage) / FLOPS_UNKNOWN_SPEED, "by FLOPs")
             found[stage.identity] = price.seconds
         return found
+
+
+def devices_per_worker(kind: str, execution: ExecutionSettings) -> float:
+    """GPUs that a worker has; where a sweep uses none, a worker is a device."""
+    runs: Execution = getattr(execution, executed_as(kind))
+    return runs.gpus_per_worker if counted(execution) == "GPU" else 1.0
 
 
 def rate_key(kind: str, settings: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from search_spaces.space import Space
 from search_spaces.study import Study
@@ -31,12 +32,17 @@ class Forecast:
     clips: float
     seconds: float | None  # device-seconds; None where nothing tells
     money: float | None
-    concurrent: int  # search.concurrent
+    concurrent: int | Literal["auto"]  # search.concurrent
 
-    def makespan(self, devices: float, *, concurrent: int | None) -> float | None:
+    def makespan(self, devices: float, *, concurrent: int | Literal["auto"] | None) -> float | None:
         """Seconds on so many devices; None if a stage needs more of them, or has no price."""
         tasks = tasks_of(self.plan.missing)
-        return None if tasks is None else makespan(tasks, devices, concurrent)
+        if tasks is None:
+            return None
+        if concurrent == "auto":  # as often as the widest stage fits
+            widest = max((task.devices for task in tasks.values()), default=0.0)
+            concurrent = max(1, int(devices // (widest or 1.0)))
+        return makespan(tasks, devices, concurrent)
 
 
 def forecast(

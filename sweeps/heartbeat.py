@@ -2,7 +2,8 @@
 
 `plan.json`: the stages that are known of, with what tells them apart and what prices them.
 `stages.json`: what runs and waits, written on a change and at least every BEAT_SECONDS, so that
-silence means that the process is dead. Nothing reads them to continue: the records are the state.
+silence means that the process is dead. `usage.json`: see `usage`, written with it. Nothing reads
+them to continue but that sum: the records are the state.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
 
 from sweeps.costs import rate_key
 from sweeps.records import write_json
 from sweeps.search import Search
 from sweeps.stage_facts import describe, stage_clips
+from sweeps.usage import USAGE, Usage
 from trainables.data.catalog import Dataset
 from trainables.stage import Stage, canonical_hash
 from trainables.trial import trial_stages
@@ -25,17 +27,23 @@ PLAN, STAGES = "plan.json", "stages.json"
 CHANGE_SECONDS = 2.0  # a change is written this soon, and not more often
 BEAT_SECONDS = 10.0
 
-Status = Callable[[], list[dict[str, Any]]]  # see `Stages.status`
+
+class Stages(Protocol):
+    """See the `Stages` actor; asked every CHANGE_SECONDS."""
+
+    def status(self) -> list[dict[str, Any]]: ...
+    def usage(self) -> dict[str, dict[str, float]]: ...
 
 
 class Heartbeat:
-    """A thread that writes both files from `start` to `stop`. A storage that refuses is waited for.
+    """A thread that writes these from `start` to `stop`. A storage that refuses is waited for."""
 
-    `status` is asked every CHANGE_SECONDS.
-    """
-
-    def __init__(self, search: Search, data: Mapping[str, Dataset], status: Status) -> None:
-        self._search, self._data, self._status = search, data, status
+    def __init__(
+        self, search: Search, data: Mapping[str, Dataset], stages: Stages, usage: Usage
+    ) -> None:
+        """`usage`: of the sweep's earlier lives."""
+        self._search, self._data, self._stages = search, data, stages
+        self._usage, self._counted = usage, time.monotonic()
         self._planned: dict[str, dict[str, Any]] = {}  # identity -> what plan.json says of it
         self._known = 0  # trials whose stages are planned
         for number, (_, trial) in search.known().items():
@@ -61,6 +69,7 @@ class Heartbeat:
         """Say that the end was orderly."""
         self._stop.set()
         self._thread.join()
+        self._write(USAGE, self._usage.as_json())
         self._write(STAGES, self._state([], ended=True))
 
     def _run(self) -> None:
@@ -82,8 +91,12 @@ class Heartbeat:
                 "stages": dict(self._planned),
             }
             self._plan_written = self._write(PLAN, plan)
-        stages = self._status()
+        stages = self._stages.status()
+        now = time.monotonic()
+        self._usage = self._usage.later(now - self._counted, self._stages.usage())
+        self._counted = now
         if stages != self._last or time.time() - self._last_time >= BEAT_SECONDS:
+            self._write(USAGE, self._usage.as_json())
             if self._write(STAGES, self._state(stages, ended=False)):
                 self._last, self._last_time = stages, time.time()
 

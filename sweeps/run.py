@@ -28,6 +28,7 @@ from sweeps.summary import make_summary, report_stages
 from sweeps.sweep import Sweep
 from sweeps.terminal import Terminal, print_leaderboard
 from sweeps.trunk_states import give_up_states
+from sweeps.usage import counted, read_usage
 from sweeps.watch import Watch
 from trainables.stage import Stage
 from trainables.storage.folder import Folder
@@ -124,17 +125,23 @@ def _run_what_is_not_done(prepared: Prepared, watch: Watch, terminal: Terminal) 
         terminal.say(session)
         stages = StagesHandle(store, prepared.data, settings.execution, prepared.sweep.probes())
         stages.check_room(planned.stage for planned in prepared.plan.missing)
+        kinds = {planned.stage.kind: planned.stage for planned in prepared.plan.stages}
         watch.follow(stages.events)
-        heartbeat = Heartbeat(search, prepared.data, stages.status)
+        usage = read_usage(search.folder, counted(settings.execution))
+        heartbeat = Heartbeat(search, prepared.data, stages, usage)
         heartbeat.start()
         report_so_far = LiveReport(search, lambda: _write_report(prepared))
         report_so_far.start()
+
+        def concurrent() -> int:
+            asked = settings.search.concurrent
+            return stages.trials_at_once(kinds.values()) if asked == "auto" else asked
 
         def run() -> None:
             run_trials(
                 search,
                 stages,
-                concurrent=settings.search.concurrent,
+                concurrent=concurrent,
             )
 
         def score_merges() -> None:

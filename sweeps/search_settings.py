@@ -109,7 +109,8 @@ class SearchSettings(Settings):
     objectives: Annotated[tuple[Objective, ...], AsTuple, Field(min_length=1)]
     trials: Positive | None  # in all, with baselines and points; null: these alone
     budget: BudgetSettings | None  # beside `trials`: whichever is reached first ends the search
-    concurrent: Positive
+    # Trials at a time; auto: as many as the cluster can feed, more or fewer as it grows or shrinks.
+    concurrent: Positive | Literal["auto"]
     baselines: bool  # random weights, each source alone, 1:1, proportional to size
     points: Annotated[tuple[PointSettings, ...], AsTuple] = ()
     greedy_soup: bool  # once all trials are done, one more: the greedy soup of their weights

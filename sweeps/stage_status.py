@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from statistics import mean, median
 from typing import Any
 
-from sweeps.costs import measured_rates
+from sweeps.costs import devices_per_worker, measured_rates
 from sweeps.records import CHOSEN, TrialRecord
+from sweeps.sweep import ExecutionSettings
+from trainables.config import Execution
 from trainables.stage import TRAINED, canonical_hash, executed_as
 from trainables.stage_store import Record, StageStore
 
@@ -26,7 +28,8 @@ class StageStatus:
     attempt: int = 0
     epoch: float = 0.0
     epochs: int | None = None  # None: it does not train in epochs
-    gpus: float = 0.0  # a worker holds
+    workers: int = 0
+    on_gpus: bool = False
     clips_per_second: float | None = None  # of the last epoch
     gpu_utilisation: float | None = None  # 0 to 1, in the last epoch; None: not known
     why: str = ""  # what it waits for, or why its last attempt failed
@@ -37,6 +40,7 @@ class Cost:
     device_seconds: float
     finished: int  # stages
     begun: int  # stages that have trained an epoch and are not finished
+    money: float | None  # None where `execution` gives no price
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +63,7 @@ class SweepStages:
         planned: Mapping[str, dict[str, Any]],
         records: Sequence[TrialRecord],
         store: StageStore,
-        execution: Mapping[str, Any],
+        execution: ExecutionSettings,
     ) -> None:
         self._planned = planned
         self._trials = {record.number: record for record in records}
@@ -80,6 +84,7 @@ class SweepStages:
         identity = told["identity"]
         planned = self._planned.get(identity, {})
         point = self._points.get(identity, [{}])[-1]
+        runs: Execution = getattr(self._execution, executed_as(told["kind"]))
         return StageStatus(
             identity=identity,
             kind=told["kind"],
@@ -90,7 +95,8 @@ class SweepStages:
             attempt=told.get("attempt", 0),
             epoch=point.get("epoch", 0.0),
             epochs=planned.get("epochs"),
-            gpus=self._execution[executed_as(told["kind"])]["gpus_per_worker"],
+            workers=told.get("workers", 0),
+            on_gpus=runs.gpus_per_worker > 0,
             clips_per_second=point.get("clips_per_second"),
             gpu_utilisation=point.get("gpu_utilisation"),
             why=told.get("why") or told.get("reason") or "",
@@ -122,11 +128,21 @@ class SweepStages:
 
     def cost(self) -> Cost:
         """Spent so far; of a stage that is not finished, up to its last whole epoch."""
-        spent = sum(record.cost["device_seconds"] for record in self._finished.values())
+        spent: dict[str, float] = {}  # by kind
+        for record in self._finished.values():
+            kind = record.stage["kind"]
+            spent[kind] = spent.get(kind, 0.0) + record.cost["device_seconds"]
+        for identity in self._points:
+            kind = self._planned.get(identity, {"kind": ""})["kind"]
+            spent[kind] = spent.get(kind, 0.0) + self._begun_seconds(identity)
+        price = self._execution.device_price_per_hour
+        devices = {kind: devices_per_worker(kind, self._execution) for kind in spent}
+        hours = sum(seconds * devices[kind] for kind, seconds in spent.items()) / 3600
         return Cost(
-            device_seconds=spent + sum(map(self._begun_seconds, self._points)),
+            device_seconds=sum(spent.values()),
             finished=len(self._finished),
             begun=len(self._points),
+            money=None if price is None else hours * price,
         )
 
     def to_do(self, running: Sequence[StageStatus], to_suggest: int, now: float | None) -> ToDo:
@@ -140,7 +156,7 @@ class SweepStages:
             if identity not in prices and self._planned[identity]["clips"]
         }
         alone = self._price_of_one_more(prices) if to_suggest else 0.0
-        devices = sum(self._devices(each.kind) for each in running)
+        devices = sum(each.workers for each in running)
         left = None if alone is None or untimed else known + alone * to_suggest
         return ToDo(
             known_seconds=known,
@@ -155,7 +171,7 @@ class SweepStages:
         """Device-seconds of each stage, as far as it or such stages have been timed."""
         rates = measured_rates(self._store.records())
         measured = {canonical_hash(key): rate for key, rate in rates.items()}
-        given = self._execution["clips_per_second"] or {}
+        given = self._execution.clips_per_second or {}
         prices = {}
         for identity, planned in self._planned.items():
             entry = executed_as(planned["kind"])
@@ -194,9 +210,4 @@ class SweepStages:
         return min(1.0, points[-1]["epoch"] / epochs) if points and epochs else 0.0
 
     def _begun_seconds(self, identity: str) -> float:
-        kind = self._planned[identity]["kind"] if identity in self._planned else ""
-        return self._points[identity][-1].get("seconds", 0.0) * self._devices(kind)
-
-    def _devices(self, kind: str) -> int:
-        workers: int = self._execution[executed_as(kind)]["workers"] if kind in TRAINED else 1
-        return workers
+        return self._points[identity][-1].get("device_seconds", 0.0)

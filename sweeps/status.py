@@ -16,6 +16,9 @@ from sweeps.heartbeat import BEAT_SECONDS, PLAN, STAGES
 from sweeps.records import TrialRecord, read_json, read_records, read_sweep
 from sweeps.stage_status import Cost, StageStatus, SweepStages, ToDo
 from sweeps.storage_use import StorageUse, storage_use
+from sweeps.sweep import ExecutionSettings
+from sweeps.usage import Usage, counted, read_usage
+from trainables.settings import parse
 from trainables.stage_store import StageStore
 from trainables.storage.folder import Folder
 
@@ -44,6 +47,7 @@ class Status:
     gpu_utilisation: float | None  # 0 to 1, over all epochs for which it is known
     to_do: ToDo
     use: StorageUse
+    usage: Usage
 
 
 def read_status(folder: Folder, store: StageStore, now: float | None = None) -> Status:
@@ -65,12 +69,15 @@ def read_status(folder: Folder, store: StageStore, now: float | None = None) -> 
     soups = sum(record.origin == "soup" for record in records)
     asked = plan["trials"] or settings["search"]["trials"] or len(records)
     trials = max(asked + soups, len(records))
-    stages = SweepStages(plan["stages"], records, store, settings["execution"])
+    execution = parse(ExecutionSettings, settings["execution"], "execution")
+    stages = SweepStages(plan["stages"], records, store, execution)
     life = _life(last, sum(record.finished for record in records) == trials, now)
     until = now if life == "runs" else last.get("time", now)
     told = [each for each in last.get("stages", []) if not stages.finished(each["identity"])]
-    running = [stages.status(each, until) for each in told if each["state"] != "queued"]
-    waiting = [stages.status(each, until) for each in told if each["state"] == "queued"]
+    known = [stages.status(each, until) for each in told]
+    # What has a place but no workers yet waits as well, for a node.
+    running = [each for each in known if each.hosts or not each.why]
+    waiting = [each for each in known if each not in running]
     counts = {
         state: sum(record.state == state for record in records)
         for state in ("complete", "failed", "pruned", "running")
@@ -93,8 +100,9 @@ def read_status(folder: Folder, store: StageStore, now: float | None = None) -> 
         later=len({*stages.missing()} - {each["identity"] for each in told}),
         cost=stages.cost(),
         gpu_utilisation=stages.gpu_utilisation(),
-        use=storage_use(store, settings["execution"]["storage"]["budget_gb"]),
+        use=storage_use(store, execution.storage.budget_gb),
         to_do=stages.to_do(running, to_suggest, now if life == "runs" else None),
+        usage=read_usage(folder, counted(execution)),
     )
 
 

@@ -33,6 +33,7 @@ def print_status(status: Status, console: Console) -> None:
     _print_waiting(status, console)
     _print_trials(status, console)
     console.print(_cost(status))
+    console.print(status.usage.sentence())
     if status.gpu_utilisation is not None:
         console.print(f"GPU use while training: {status.gpu_utilisation:.0%} (mean over epochs).")
     if status.life != "finished":
@@ -135,9 +136,11 @@ def _cost(status: Status) -> str:
     since = ""
     if status.began is not None:
         since = f"; the first trial began {duration(status.now - status.began)} ago"
+    money = "" if cost.money is None else f", {cost.money:,.2f} at the price of a device"
     return (
         f"Cost so far: {cost.device_seconds / 3600:.2f} device-hours "
-        f"({cost.device_seconds:,.0f} device-seconds) in {cost.finished} stages{begun}{since}."
+        f"({cost.device_seconds:,.0f} device-seconds) in {cost.finished} stages{begun}"
+        f"{money}{since}."
     )
 
 
@@ -195,7 +198,7 @@ def _name(stage: StageStatus) -> str:
 def _gpu_use(stage: StageStatus) -> str:
     if stage.gpu_utilisation is not None:
         return f"{stage.gpu_utilisation:.0%}"
-    return "not known" if stage.gpus else "no GPU"
+    return "not known" if stage.on_gpus else "no GPU"
 
 
 def _numbers(trials: Sequence[int]) -> str:

@@ -14,6 +14,7 @@ from sweeps.search import Search
 from sweeps.stage_facts import describe
 from sweeps.sweep import Sweep
 from sweeps.trial_names import trial_name
+from sweeps.usage import counted, read_usage
 from trainables.config import TrialConfig
 from trainables.data.catalog import Dataset
 from trainables.stage import Stage
@@ -81,6 +82,7 @@ def make_summary(
         }
         | {"stages": len(seen), "to_do": search.unfinished()},
         "cost": _cost(paid),
+        "usage": read_usage(sweep.folder, counted(sweep.settings.execution)).as_json(),
         "budget": search.budget(),
         "allow_real_humans": sweep.settings.allow_real_humans,
         "data": {name: dataset.content_hash for name, dataset in sorted(data.items())},

@@ -14,6 +14,7 @@ from sweeps.costs import duration
 from sweeps.records import TrialRecord
 from sweeps.stage_facts import SHOWN
 from sweeps.trial_names import trial_name
+from sweeps.usage import Usage
 
 QUIET_SECONDS = 20.0  # where lines are kept (a job's log), a stage's progress is told this often
 
@@ -159,6 +160,7 @@ def print_leaderboard(summary: Mapping[str, Any], console: Console) -> None:
         f"{counts['pruned']} stopped early; "
         f"{duration(summary['cost']['device_seconds'])} of device time in {counts['stages']} stages"
     )
+    console.print(Usage(**summary["usage"]).sentence())
 
 
 def _percent(value: float | None) -> str:

@@ -209,10 +209,31 @@ class TrialConfig(Settings):
 class Execution(Settings):
     """How a stage runs. Never hashed: it changes the time a result takes, not the result."""
 
-    workers: Positive
+    # Several counts: as many of them as there is room for, fewer once a node is lost.
+    workers: Annotated[Positive | tuple[Positive, ...], AsTuple]
     cpus_per_worker: Positive
-    gpus_per_worker: Annotated[float, Field(ge=0)]
+    gpus_per_worker: Annotated[float, Field(ge=0)]  # whole, or a part of one for a worker alone
     loader_workers: NonNegative  # processes that decode, per worker; 0 decodes in the trainer
     video_reader: VideoReader  # both give the same frames; pyav decodes less of a long video
     per_device_batch: Positive | None  # null: the global batch over the workers, no accumulation
     checkpoint_every_steps: Positive
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """The worker counts that it may train with."""
+        return self.workers if isinstance(self.workers, tuple) else (self.workers,)
+
+    @model_validator(mode="after")
+    def _can_be_placed(self) -> Self:
+        if not self.counts or len(set(self.counts)) < len(self.counts):
+            raise ValueError(
+                f"workers {list(self.counts)} are no worker counts; give one, or several that "
+                "differ, as in [1, 2, 4]"
+            )
+        gpus = self.gpus_per_worker
+        if gpus % 1 and (gpus > 1 or max(self.counts) > 1):
+            raise ValueError(
+                f"gpus_per_worker {gpus:g} cannot be had: a part of a GPU is at most one, and for "
+                "a worker alone, as workers that train together need one each; give whole GPUs"
+            )
+        return self

@@ -99,10 +99,9 @@ def train(
                 averages.after_epoch(epoch)  # before the checkpoint that follows
             busy = [part for part in gathered(run.gpu.since_last()) if part is not None]
             if rank() == 0:
-                seconds = progress.device_seconds / world_size() + run.seconds()
                 times = {
                     "clips_per_second": clips_per_second,
-                    "seconds": seconds,
+                    "device_seconds": state.device_seconds(run),
                     "time": time.time(),  # of day; a point told twice has the same
                 }
                 if busy:

@@ -82,7 +82,7 @@ class TrainingState:
             assert record is not None
             self.averages.take_over(run.store.folder(trunk), record.files)
         if rank() == 0:
-            points = [{**point, "seconds": 0.0} for point in run.store.progress(trunk)]
+            points = [{**point, "device_seconds": 0.0} for point in run.store.progress(trunk)]
             run.store.add_progress(run.stage.identity, *points)
 
     def _held(self, device_seconds: float) -> dict[str, Any]:

@@ -32,7 +32,7 @@ if __name__ == "__main__":
             refused = str(error)
         stages = StagesHandle(store, toy_data(), Executions(driver_resource="stays"))
         study = Script([7], epochs=1)
-        run_trials(study, stages, concurrent=1)
+        run_trials(study, stages, concurrent=lambda: 1)
         assert study.told[0][0] == "complete", study.told
         there = {
             actor["ActorClassName"]: actor["Address"]["NodeID"] == stays.node_id

@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.cluster.conftest import until
 from tests.sweeps.commands import ROOT, environment, write_world_sweep
 
 RAY = str(Path(sys.executable).parent / "ray")
@@ -26,6 +27,7 @@ class Cluster:
     environment: dict[str, str]
     dashboard: str
     agent: str
+    head: int  # its process
 
 
 def free_ports(count: int) -> list[int]:
@@ -60,7 +62,8 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     try:
         for port in (dashboard, agent):
             wait_for_answer(f"http://127.0.0.1:{port}/api/version", process, tmp_path / "head.log")
-        yield Cluster({**env, "RAY_ADDRESS": address}, address, f"http://127.0.0.1:{agent}")
+        with_address = {**env, "RAY_ADDRESS": address}
+        yield Cluster(with_address, address, f"http://127.0.0.1:{agent}", process.pid)
     finally:
         processes = [process, *psutil.Process(process.pid).children(recursive=True)]
         for each in processes:
@@ -93,24 +96,14 @@ def answer(url: str, method: str, headers: dict[str, str], body: bytes | None) -
         return error.code
 
 
-def submit(cluster: Cluster, sweep: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def job(sweep: Path) -> list[str]:
+    command = [RAY, "job", "submit", "--working-dir", str(ROOT), "--"]
+    return [*command, "python", "sweeps/mixing.py", str(sweep)]
+
+
+def submit(sweep: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [
-            RAY,
-            "job",
-            "submit",
-            "--working-dir",
-            str(ROOT),
-            "--",
-            "python",
-            "sweeps/mixing.py",
-            str(sweep),
-        ],
-        env=env,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=400,
+        job(sweep), env=env, cwd=ROOT, capture_output=True, text=True, timeout=400
     )
 
 
@@ -120,14 +113,15 @@ def test_a_job_with_the_token_ends_with_a_recommendation_and_one_without_is_turn
     sweep = write_world_sweep(
         tmp_path / "sweep", trial__mae__epochs=0, trial__align__epochs=1, search__trials=2
     )
-    turned_away = submit(cluster, sweep, {**cluster.environment, "RAY_AUTH_TOKEN_PATH": "/nowhere"})
+    turned_away = submit(sweep, {**cluster.environment, "RAY_AUTH_TOKEN_PATH": "/nowhere"})
     assert turned_away.returncode != 0
-    done = submit(cluster, sweep, cluster.environment)
+    done = submit(sweep, cluster.environment)
     assert done.returncode == 0, done.stderr[-1000:] + done.stdout[-3000:]
     assert "Recommended: trial" in done.stdout
     summary = json.loads((tmp_path / "sweep" / "runs" / "toy" / "summary.json").read_text())
     assert summary["counts"]["complete"] == 2
     assert "0123456789abcdef" not in done.stdout + json.dumps(summary)
+    assert "\r" not in done.stdout and "\x1b" not in done.stdout  # lines, no bars and no colours
 
 
 def test_over_http_nothing_is_told_or_run_without_the_token(
@@ -153,3 +147,39 @@ def test_over_http_nothing_is_told_or_run_without_the_token(
     with_token = {"Authorization": f"Bearer {(tmp_path / 'token').read_text()}"}
     assert answer(f"{dashboard}/api/jobs/", "GET", with_token, None) == 200
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.slow
+def test_a_job_whose_entry_process_is_killed_is_submitted_again_and_goes_on(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    sweep = write_world_sweep(
+        tmp_path / "sweep", trial__mae__epochs=0, trial__align__epochs=20, search__trials=3
+    )
+
+    def finished() -> dict[str, int]:
+        records = (sweep.parent / "runs" / "stages").glob("*/record.json")
+        return {path.parent.name: path.stat().st_mtime_ns for path in records}
+
+    def entry_processes() -> list[psutil.Process]:
+        wanted = {"sweeps/mixing.py", str(sweep)}
+        return [
+            process
+            for process in psutil.Process(cluster.head).children(recursive=True)
+            if wanted <= {*process.cmdline()} and "python" in process.name()
+        ]
+
+    with (tmp_path / "first.log").open("w") as log:
+        first = subprocess.Popen(
+            job(sweep), env=cluster.environment, cwd=ROOT, stdout=log, stderr=log
+        )
+    until(lambda: len(finished()) >= 3, seconds=300)
+    for process in entry_processes():
+        process.kill()
+    assert first.wait(timeout=120) != 0
+    before = finished()
+    again = submit(sweep, cluster.environment)
+    assert again.returncode == 0, again.stderr[-1000:] + again.stdout[-3000:]
+    assert finished().items() >= before.items()
+    summary = json.loads((sweep.parent / "runs" / "toy" / "summary.json").read_text())
+    assert summary["counts"]["complete"] == 3

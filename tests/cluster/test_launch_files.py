@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from cluster.resources import CAN_GROW_BY, nodes_that_may_start
 from tests.cluster.kuberay_fields import wrong_fields
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -90,6 +91,46 @@ def test_every_node_starts_with_the_token_and_the_share_that_sweeps_home_names(c
     head = config["head_start_ray_commands"][-1]
     assert "--dashboard-host=127.0.0.1" in head  # reached through SSH
     assert "--autoscaling-config=~/ray_bootstrap_config.yaml" in head
+
+
+@pytest.mark.parametrize("cloud", CLOUDS)
+def test_the_head_on_a_cloud_knows_what_nodes_may_be_started(
+    cloud: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = prepared(cloud)
+    types = {**config["available_node_types"]}
+    del types[config["head_node_type"]]
+    said = re.search(r"CAN_GROW_BY='(.*?)'", config["head_start_ray_commands"][-1])
+    assert said is not None
+    monkeypatch.setenv(CAN_GROW_BY, said[1])
+    assert nodes_that_may_start() == [
+        {name: float(each["resources"][name]) for name in ("CPU", "GPU")}
+        for each in types.values()
+        for _ in range(each["max_workers"])
+    ]
+
+
+def test_the_head_on_kubernetes_knows_what_nodes_may_be_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from ray.autoscaler._private.kuberay.autoscaling_config import (
+        _derive_autoscaling_config_from_ray_cr,
+    )
+
+    cluster = read("raycluster.yaml")
+    cluster["metadata"]["namespace"] = "default"
+    (worker,) = [
+        kind
+        for name, kind in _derive_autoscaling_config_from_ray_cr(cluster)[
+            "available_node_types"
+        ].items()
+        if name != "headgroup"
+    ]
+    (head,) = cluster["spec"]["headGroupSpec"]["template"]["spec"]["containers"]
+    env = {each["name"]: each["value"] for each in head["env"]}
+    monkeypatch.setenv(CAN_GROW_BY, env[CAN_GROW_BY])
+    each = {name: float(worker["resources"][name]) for name in ("CPU", "GPU")}
+    assert nodes_that_may_start() == [each] * worker["max_workers"]
 
 
 def test_rays_check_of_cloud_files_finds_a_field_that_is_none() -> None:

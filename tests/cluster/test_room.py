@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from cluster import gangs, room
 from cluster.gangs import Gang, Place, Workers
-from cluster.resources import Shape
+from cluster.resources import Cluster, Shape
 from cluster.room import Room
 from cluster.stage_runs import Attempt, StageFailed
 from tests.toy import toy_execution
@@ -25,10 +26,33 @@ STAGE, NEXT_STAGE = "a stage's attempt", "the next one's"
 
 
 @pytest.fixture(autouse=True)
-def four_cpus_and_little_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "in_all", lambda: {"CPU": 4.0, "GPU": 0.0})
+def little_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "QUEUE_POLL_SECONDS", 0.01)
     monkeypatch.setattr(gangs, "AGREEMENT_SECONDS", 0.3)
+
+
+def node(cpus: float, gpus: float = 0) -> dict[str, float]:
+    return {"CPU": cpus, "GPU": gpus}
+
+
+@dataclass
+class ScriptedNodes:
+    """In place of a cluster's: what is there changes as a test says."""
+
+    there: list[dict[str, float]]
+    to_start: list[dict[str, float]] = field(default_factory=list)
+    gone: list[dict[str, float]] = field(default_factory=list)
+
+    def now(self) -> Cluster:
+        return Cluster(there=self.there, to_start=self.to_start, gone=self.gone)
+
+
+def a_room(
+    *there: dict[str, float],
+    unblocks: Callable[[str], int] = lambda identity: 0,
+    **more: list[dict[str, float]],
+) -> Room:
+    return Room(ScriptedNodes([*there] or [node(4)], **more), unblocks)  # type: ignore[arg-type]
 
 
 def play(scene: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -45,7 +69,7 @@ def asks(gang: Gang, rank: int, number: int = 0, mistake: str | None = None) -> 
 
 async def stay(there: Room, name: str, shape: Shape, leaves: Gang | None = None) -> Gang | None:
     """A short stage, which may leave a gang behind; returns the gang that it found."""
-    async with there.place(name, shape, lambda: None) as place:
+    async with there.place(name, [shape], lambda: None) as place:
         found = place.gang
         await asyncio.sleep(0.05)
         if leaves is not None:
@@ -55,7 +79,7 @@ async def stay(there: Room, name: str, shape: Shape, leaves: Gang | None = None)
 
 def test_the_next_stage_of_a_shape_gets_the_gang_that_the_last_one_left_unless_it_died() -> None:
     async def scene() -> None:
-        there, left = Room(), a_gang(ONE)
+        there, left = a_room(), a_gang(ONE)
         assert await stay(there, "first", ONE, leaves=left) is None
         assert await stay(there, "of another shape", HALF) is None
         assert await stay(there, "second", ONE) is left
@@ -73,7 +97,7 @@ def test_an_idle_gang_is_told_to_end_after_its_time_and_not_before(
     monkeypatch.setattr(room, "IDLE_SECONDS", 0.5)
 
     async def scene() -> None:
-        there, left = Room(), a_gang(ONE)
+        there, left = a_room(), a_gang(ONE)
         asked = asks(left, rank=0)
         await stay(there, "first", ONE, leaves=left)
         await asyncio.sleep(0.3)
@@ -87,7 +111,7 @@ def test_an_idle_gang_is_told_to_end_after_its_time_and_not_before(
 
 def test_the_longest_idle_makes_room_for_another_shape_which_waits_until_it_is_gone() -> None:
     async def scene() -> None:
-        there, old, young = Room(), a_gang(ONE), a_gang(ONE)
+        there, old, young = a_room(), a_gang(ONE), a_gang(ONE)
         await asyncio.gather(stay(there, "1", ONE, old), stay(there, "2", ONE, young))
         asked_old, asked_young = asks(old, rank=0), asks(young, rank=0)
         other = asyncio.create_task(stay(there, "other", HALF))
@@ -103,16 +127,100 @@ def test_the_longest_idle_makes_room_for_another_shape_which_waits_until_it_is_g
 
 def test_shapes_take_turns_in_the_order_in_which_they_came() -> None:
     async def scene() -> None:
-        there, started = Room(), []
+        there, started = a_room(), []
 
         async def stage(name: str, shape: Shape) -> None:
-            async with there.place(name, shape, lambda: None):
+            async with there.place(name, [shape], lambda: None):
                 started.append(name)
                 await asyncio.sleep(0.05)
 
         shapes = {"a": ONE, "b": TWO, "c": ONE, "d": ONE, "e": TWO, "f": ONE}
         await asyncio.gather(*(stage(name, shape) for name, shape in shapes.items()))
         assert started == [*"abcdef"]
+
+    play(scene)
+
+
+def test_who_tries_again_has_the_turn_it_had_and_gets_the_widest_shape_that_there_is_room_for() -> (
+    None
+):
+    elastic = [Shape(workers=n, cpus=2, gpus=0) for n in (4, 2, 1)]
+
+    async def scene() -> None:
+        nodes = ScriptedNodes([node(4), node(4)])
+        there = Room(nodes)  # type: ignore[arg-type]
+        got: list[Any] = []
+
+        async def stage(name: str, shapes: list[Shape], **how: Any) -> None:
+            async with there.place(name, shapes, lambda: None, **how) as place:
+                got.append((name, place.shape.workers))
+                await asyncio.sleep(0.05)
+
+        await stage("first", elastic)
+        nodes.gone = [nodes.there.pop()]
+        ahead = asyncio.create_task(stage("holds all", [TWO]))
+        await asyncio.sleep(0)
+        later = asyncio.create_task(stage("later", [TWO]))
+        await asyncio.sleep(0.02)
+        assert there.why("later") == "needs 4 CPU, free 0"
+        again = asyncio.create_task(stage("first", elastic, at_once=True))
+        await asyncio.sleep(0)
+        assert there.why("later") == "1 before it"
+        await asyncio.gather(ahead, later, again)
+        assert got == [("first", 4), ("holds all", 2), ("first", 2), ("later", 2)]
+        assert there.usage([]) == {"up": node(4), "held": node(0), "at_work": node(0)}
+
+    play(scene)
+
+
+def test_nodes_that_may_start_are_room_but_not_for_who_goes_on_with_what_is_there() -> None:
+    elastic = [Shape(workers=n, cpus=2, gpus=0) for n in (2, 1)]
+
+    async def scene() -> None:
+        there = a_room(node(2), to_start=[node(2)])
+        async with there.place("waits for a node", elastic, lambda: None) as place:
+            assert place.shape.workers == 2
+            assert there.why_not_begun("waits for a node") == "waits for a node to start"
+        async with there.place("goes on", elastic, lambda: None, at_once=True) as place:
+            assert place.shape.workers == 1
+        none = a_room(node(0), to_start=[node(2), node(2)])
+        async with none.place("makes them come", elastic, lambda: None, at_once=True) as place:
+            assert place.shape.workers == 2
+
+    play(scene)
+
+
+def test_a_stage_whose_node_has_gone_waits_for_it_to_come_back_and_says_so() -> None:
+    async def scene() -> None:
+        nodes = ScriptedNodes([node(2)], gone=[node(2)])
+        there = Room(nodes)  # type: ignore[arg-type]
+        waiting = asyncio.create_task(stay(there, "stage", TWO))
+        await asyncio.sleep(0.05)
+        assert there.why("stage") == "waits for a node to come back: 2 workers, room for 1"
+        nodes.there.append(nodes.gone.pop())
+        await waiting
+
+    play(scene)
+
+
+def test_parts_of_a_gpu_share_it_beside_each_other_and_never_lie_across_two() -> None:
+    part = Shape(workers=1, cpus=1, gpus=0.4)  # two on one GPU
+
+    async def scene() -> None:
+        there, inside, most = a_room(node(8, 2)), 0, 0
+
+        async def task(name: str) -> None:
+            nonlocal inside, most
+            async with there.place(name, [part], lambda: None):
+                inside += 1
+                most = max(most, inside)
+                usage = there.usage([name])
+                assert (usage["held"]["GPU"], usage["at_work"]["GPU"]) == (inside / 2, 0.5)
+                await asyncio.sleep(0.05)
+                inside -= 1
+
+        await asyncio.gather(*(task(f"{number}") for number in range(9)))
+        assert most == 4
 
     play(scene)
 
@@ -155,7 +263,7 @@ def test_a_worker_that_fails_alone_is_told_so_and_the_stage_fails_once_the_gang_
 
 def test_a_gang_on_a_node_that_goes_away_is_told_to_end_and_no_stage_is_given_it() -> None:
     async def scene() -> None:
-        there, left = Room(), a_gang(ONE)
+        there, left = a_room(), a_gang(ONE)
         left.nodes = {"spot"}
         asked = asks(left, rank=0)
         await stay(there, "first", ONE, leaves=left)
@@ -194,10 +302,11 @@ def test_what_ended_the_gang_is_the_error_of_the_stage_and_nobody_waits_for_ever
         ("align", 0, False, "a new gang"),
         ("probe", 0, False, "a task"),
         ("probe", 0, True, "the gang that was there"),
-        ("probe", 1, False, "a new gang"),  # it gives back what it keeps of the GPU's memory
+        ("probe", 0.25, False, "a task"),
+        ("probe", 1, True, "the gang that was there"),
     ],
 )
-def test_what_trains_and_what_needs_a_gpu_runs_in_a_gang_and_the_rest_where_one_is(
+def test_what_trains_runs_in_a_gang_and_the_rest_as_a_task_unless_a_gang_is_there(
     monkeypatch: pytest.MonkeyPatch, kind: str, gpus: float, left: bool, ran: str
 ) -> None:
     log = []
@@ -236,10 +345,10 @@ def test_what_trains_and_what_needs_a_gpu_runs_in_a_gang_and_the_rest_where_one_
 def test_who_unblocks_most_stands_first_and_of_equals_who_came_first() -> None:
     async def scene() -> None:
         behind = {"busy": 0, "lone": 1, "trunk": 9, "other lone": 1}
-        there, begun = Room(behind.__getitem__), []
+        there, begun = a_room(unblocks=behind.__getitem__), []
 
         async def stage(name: str) -> None:
-            async with there.place(name, ALL, lambda: None):
+            async with there.place(name, [ALL], lambda: None):
                 begun.append(name)
                 await asyncio.sleep(0.05)
 
@@ -252,12 +361,12 @@ def test_who_unblocks_most_stands_first_and_of_equals_who_came_first() -> None:
 def test_a_stage_that_more_wait_for_meanwhile_moves_up_in_the_queue() -> None:
     async def scene() -> None:
         behind = {"busy": 0, "first": 1, "second": 1}
-        there = Room(behind.__getitem__)
+        there = a_room(unblocks=behind.__getitem__)
         asked = [asyncio.create_task(stay(there, name, ALL)) for name in behind]
         await asyncio.sleep(0.02)
-        assert there.why("second", {}) == "1 before it"
+        assert there.why("second") == "1 before it"
         behind["second"] = 5
-        assert there.why("first", {}) == "1 before it"
+        assert there.why("first") == "1 before it"
         await asyncio.gather(*asked)
 
     play(scene)

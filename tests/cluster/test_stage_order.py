@@ -24,7 +24,7 @@ class WithoutWorkers(Stages):
     def __init__(self, store: StageStore) -> None:
         executions = {name: toy_execution() for name in ("mae", "align", "finetune", "tasks")}
         no_limits = HangLimits(seconds=None, first_step_seconds=None)
-        super().__init__(store, executions, attempts=1, probes=None, limits=no_limits)
+        super().__init__(store, executions, 1, None, no_limits, may_start=[])
         self.begun: list[Stage] = []
 
     async def _alone(self, stage: Stage, execution: Execution) -> Record:
@@ -41,9 +41,10 @@ async def no_nodes(self: Watch, vacate: Any) -> None:
 
 @pytest.fixture
 def stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WithoutWorkers:
-    monkeypatch.setattr(stages_module, "what_is_short", lambda stage, execution: None)
     first_life = SimpleNamespace(was_current_actor_reconstructed=False)
     monkeypatch.setattr(stages_module.ray, "get_runtime_context", lambda: first_life)
+    monkeypatch.setattr(stages_module, "Nodes", lambda _: SimpleNamespace(now=lambda: None))
+    monkeypatch.setattr(stages_module, "what_is_short", lambda *_: None)
     monkeypatch.setattr(Watch, "nodes", no_nodes)
     return WithoutWorkers(StageStore(tmp_path))
 

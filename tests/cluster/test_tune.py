@@ -77,7 +77,7 @@ def stages(tmp_path: Path) -> Any:
 
 
 def run(study: Script, stages: StagesHandle, **settings: Any) -> None:
-    arguments = {"concurrent": 1, **settings}
+    arguments = {"concurrent": lambda: 1, **settings}
     signal.signal(signal.SIGALRM, _too_long)
     signal.alarm(SECONDS)
     try:
@@ -103,6 +103,13 @@ def test_a_failed_trial_is_told_with_its_reason_and_the_sweep_goes_on(
     assert (state, set(accuracies.values())) == ("complete", {0.07})
     # With one trial at a time, the study knows the last result before it is asked again.
     assert study.order == ["ask 0", "tell 0", "ask 1", "tell 1"]
+
+
+def test_more_trials_run_at_a_time_once_the_cluster_can_feed_more(stages: StagesHandle) -> None:
+    study = Script([1, 2, 3, 4])
+    run(study, stages, concurrent=lambda: 3 if study.told else 1)
+    assert study.order[:5] == ["ask 0", "tell 0", "ask 1", "ask 2", "ask 3"]
+    assert {state for state, *_ in study.told.values()} == {"complete"}
 
 
 PROBES = IntermediateProbes(
@@ -142,7 +149,7 @@ def test_two_trials_at_a_time_on_two_cpus_do_not_lock_each_other_out(
     stages: StagesHandle,
 ) -> None:
     study = Script([1, 2, 1], epochs=1)
-    run(study, stages, concurrent=2)
+    run(study, stages, concurrent=lambda: 2)
     assert [study.told[n][0] for n in range(3)] == ["complete"] * 3
     started = [e["kind"] for e in stages.events(0)[0] if e["state"] == "started"]
     assert started.count("align") == 2  # the third trial is the first one again

@@ -52,7 +52,8 @@ def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     """Ours without what would point at another Ray, or at the cluster tests' stand-in."""
     others = ("RAY_", "SWEEPS_", "MLFLOW_", "PYTHONPATH")
     ours = {key: value for key, value in os.environ.items() if not key.startswith(others)}
-    return {**ours, **(more or {})}
+    patient = {"RAY_raylet_start_wait_time_s": "120"}  # a node starts slowly on a busy machine
+    return {**ours, **patient, **(more or {})}
 
 
 def run_to_end(

@@ -128,6 +128,9 @@ def test_batches_that_cannot_be_divided_are_refused_before_stage_1_is_paid_for(
     with pytest.raises(ValueError, match=r"trial, execution.mae: .*batch_size 4 gives 5 workers"):
         check(execution__mae__workers=5)
     check(execution__mae__workers=5, trial__mae__epochs=0)
+    check(execution__align__workers=[1, 2, 4])
+    with pytest.raises(ValueError, match=r"execution.align: workers \[2, 3\]: 3 do not divide"):
+        check(execution__align__workers=[2, 3])
     with pytest.raises(ValueError, match=r"execution.align: .*per_device_batch 3 is odd"):
         check(execution__align__per_device_batch=3, trial__align__mixup=MIXUP)
     point = {"name": "p", "set": {"align.optimizer.batch_size": 2}}

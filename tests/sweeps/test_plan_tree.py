@@ -19,13 +19,17 @@ GIVEN = {"clips_per_second": {"mae": 1.0, "align": 1.0, "finetune": 1.0, "tasks"
 
 
 def shown(
-    tmp_path: Path, trials: list[dict[str, Any]], devices: tuple[int, ...] = (), **execution: Any
+    tmp_path: Path,
+    trials: list[dict[str, Any]],
+    devices: tuple[int, ...] = (),
+    concurrent: Any = 2,
+    **execution: Any,
 ) -> str:
     """What a person sees of a plan of these trials, without suggestions."""
     known = {number: ("", toy_trial(**changes)) for number, changes in enumerate(trials)}
     costs = costs_at(tmp_path / "stages", **execution)
     plan = make_plan(known, 0, toy_data(), costs)
-    sweep = Sweep(write_toy_sweep(tmp_path, search__concurrent=2), {})
+    sweep = Sweep(write_toy_sweep(tmp_path, search__concurrent=concurrent), {})
     console = Console(file=io.StringIO(), width=200)
     foreseen = forecast(sweep, Space({}), _Known(known), plan, toy_data(), costs)
     print_plan(plan, foreseen, console, devices)
@@ -77,15 +81,29 @@ def test_the_time_is_told_for_as_many_devices_as_asked_for(tmp_path: Path) -> No
     # Stage 1 takes 8 s, alignment 16 and the passes over 8 and 4 clips 12.
     trials = [{"align__optimizer__lr_peak": rate} for rate in (1e-3, 2e-3, 3e-3)]
     text = shown(tmp_path, trials, (3,), **GIVEN)
-    cells = {
-        row[1]: row[2:4]
-        for line in text.splitlines()
-        if len(row := [cell.strip() for cell in line.split("│")]) == 5
-    }
+    cells = times(text)
     assert set(cells) == {"1", "3", "8", "64"}
     assert cells["1"] == ["2 min", "2 min"]  # 92 s
     assert cells["3"][1] == "36 s"  # 8 + 16 + 8 + 4, all three side by side
     assert cells["64"] == ["56 s", "32 s"]  # two at a time, then the third: 32 + 16 + 8
+
+
+def times(text: str) -> dict[str, list[str]]:
+    """Devices -> the time with search.concurrent trials at a time, and with all at once."""
+    return {
+        row[1]: row[2:4]
+        for line in text.splitlines()
+        if len(row := [cell.strip() for cell in line.split("│")]) == 5
+    }
+
+
+def test_auto_is_as_many_trials_at_a_time_as_the_devices_can_feed(tmp_path: Path) -> None:
+    trials = [{"align__optimizer__lr_peak": rate} for rate in (1e-3, 2e-3, 3e-3)]
+    text = shown(tmp_path, trials, (2, 3), concurrent="auto", **GIVEN)
+    fixed = times(shown(tmp_path, trials, (2, 3), **GIVEN))
+    assert "auto trials" in text
+    assert times(text)["2"] == fixed["2"]  # two at a time as well
+    assert times(text)["3"] == ["36 s", "36 s"] != fixed["3"]
 
 
 def test_a_gang_that_is_larger_than_the_cluster_is_told(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from sweeps.stage_facts import stage_clips
 from sweeps.status import SILENT_SECONDS, Status, read_status
 from sweeps.status_tables import print_status
 from sweeps.sweep import Sweep
+from sweeps.usage import Usage, read_usage
 from tests.sweeps.commands import ROOT, command, environment, write_world_sweep
 from tests.toy import toy_data, write_toy_sweep
 from trainables.stage import Stage
@@ -44,6 +45,7 @@ class Toy:
     folder: Path
     overrides: dict[str, Any] = field(default_factory=dict)
     told: list[dict[str, Any]] = field(default_factory=list)  # what the `Stages` actor says
+    up: float = 4.0  # CPUs of the cluster; it says that 2 are held and 1 is at work
 
     def __post_init__(self) -> None:
         self.folder.mkdir(exist_ok=True)
@@ -54,7 +56,16 @@ class Toy:
         self.search = Search(self.sweep, space, given_trials(self.sweep, space, sizes), toy_data())
         self.store = StageStore(self.sweep.storage / "stages")
         write_sweep(self.sweep.folder, self.sweep.identity())
-        self.heartbeat = Heartbeat(self.search, toy_data(), lambda: [*self.told])
+        self.heartbeat = Heartbeat(self.search, toy_data(), self, Usage(device="CPU"))
+
+    # What the heartbeat asks of the `Stages` actor, and puts into the field `told`.
+
+    def status(self) -> list[dict[str, Any]]:
+        return [*self.told]
+
+    def usage(self) -> dict[str, dict[str, float]]:
+        devices = {"up": self.up, "held": 2.0, "at_work": 1.0}
+        return {name: {"CPU": number, "GPU": 0.0} for name, number in devices.items()}
 
     def stages(self, number: int) -> TrialStages:
         _, config = self.search.known()[number]
@@ -78,9 +89,10 @@ class Toy:
         """The trial's alignment has trained an epoch, and runs on the host gpu-1."""
         self.search.ask()
         stage = self.stages(number).weights
-        point = {"epoch": 1, "seconds": 8.0, "clips_per_second": 1.5, **point}
+        point = {"epoch": 1, "device_seconds": 8.0, "clips_per_second": 1.5, **point}
         self.store.add_progress(stage.identity, point)
         begun = {"state": "progress", "since": time.time() - 600, "hosts": ["gpu-1"], "attempt": 2}
+        begun["workers"] = self.sweep.settings.execution.align.counts[-1]
         self.tell(stage, number, **begun)
         return stage
 
@@ -88,7 +100,7 @@ class Toy:
         event = {"time": time.time() - 240, "trials": [number], **event}
         self.told.append({"identity": stage.identity, "kind": stage.kind, **event})
 
-    def status(self, later: float = 0.0) -> Status:
+    def seen(self, later: float = 0.0) -> Status:
         return read_status(self.sweep.folder, self.store, time.time() + later)
 
     def half_way(self) -> None:
@@ -113,7 +125,7 @@ def test_what_runs_says_where_for_how_long_and_how_far_and_what_waits_says_for_w
 ) -> None:
     toy = Toy(tmp_path)
     toy.half_way()
-    status = toy.status()
+    status = toy.seen()
     assert status.life == "runs"
     (running,), (waiting,) = status.running, status.waiting
     assert (running.kind, running.trials, running.hosts) == ("align", [2], ["gpu-1"])
@@ -132,7 +144,7 @@ def test_what_runs_says_where_for_how_long_and_how_far_and_what_waits_says_for_w
 def test_cost_and_end_count_the_part_of_a_running_stage_that_is_done(tmp_path: Path) -> None:
     toy = Toy(tmp_path)
     toy.half_way()
-    status = toy.status()
+    status = toy.seen()
     features = 12 * 0.5
     assert status.cost.device_seconds == pytest.approx(features + (24 + 16 + features) + 8)
     assert (status.cost.finished, status.cost.begun) == (9, 1)
@@ -145,17 +157,73 @@ def test_cost_and_end_count_the_part_of_a_running_stage_that_is_done(tmp_path: P
     assert "with 1 device at work as now" in shown(status)
 
 
-def test_a_stage_on_four_workers_costs_four_times_its_seconds_and_ends_as_much_sooner(
-    tmp_path: Path,
-) -> None:
+def test_a_stage_on_four_workers_ends_four_times_as_soon(tmp_path: Path) -> None:
     toy = Toy(tmp_path, {"execution__align__workers": 4})
     toy.half_way()
     alone = Toy(tmp_path / "alone")
     alone.half_way()
-    four, one = toy.status(), alone.status()
-    assert four.cost.device_seconds - one.cost.device_seconds == pytest.approx(3 * 8)
+    four, one = toy.seen(), alone.seen()
     assert four.to_do.ends is not None and one.to_do.ends is not None
     assert four.to_do.ends - four.now == pytest.approx((one.to_do.ends - one.now) / 4)
+
+
+def test_a_stage_that_has_a_place_but_no_workers_yet_waits_and_says_for_what(
+    tmp_path: Path,
+) -> None:
+    toy = Toy(tmp_path)
+    toy.search.ask()
+    place = {"state": "started", "attempt": 1, "workers": 1, "hosts": []}
+    toy.tell(toy.stages(0).weights, 0, **place, why="waits for a node to start")
+    toy.heartbeat.beat()
+    status = toy.seen()
+    assert (status.running, len(status.waiting)) == ([], 1)
+    assert "waits for a node to start" in shown(status)
+
+
+def test_the_cost_in_money_counts_the_part_of_a_gpu_that_a_worker_has(tmp_path: Path) -> None:
+    prices = {
+        "execution__device_price_per_hour": 3600.0,
+        "execution__align__gpus_per_worker": 1,
+        "execution__tasks__gpus_per_worker": 0.25,
+    }
+    toy = Toy(tmp_path, prices)
+    toy.half_way()
+    features = 12 * 0.5
+    assert toy.seen().cost.money == pytest.approx(2 * features / 4 + 16 + 8)  # and no GPU for MAE
+    assert "at the price of a device" in shown(toy.seen())
+    free = Toy(tmp_path / "free")
+    free.half_way()
+    assert free.seen().cost.money is None
+    assert "price" not in shown(free.seen())
+
+
+def test_what_was_held_and_idle_is_summed_over_all_lives_of_a_sweep_and_kept(
+    tmp_path: Path,
+) -> None:
+    now = {"up": {"CPU": 8.0, "GPU": 4.0}, "held": {"CPU": 6.0, "GPU": 3.0}}
+    now["at_work"] = {"CPU": 4.0, "GPU": 1.0}
+    gpus = Usage(device="GPU").later(10, now).later(5, now)
+    assert gpus == Usage(device="GPU", up=60, held=45, at_work=15)
+    assert "Idle: 50% held between stages and while workers start, 25%" in gpus.sentence()
+    waits = {**now, "held": {"CPU": 0.0, "GPU": 9.0}}  # of nodes that are still to come
+    assert Usage(device="GPU").later(1, waits).held == 4
+
+    toy = Toy(tmp_path)
+    toy.heartbeat.beat()
+    before = read_usage(toy.sweep.folder, "CPU")
+    toy.heartbeat.start()  # of what runs there is nothing new to write
+    toy.heartbeat.stop()
+    first = read_usage(toy.sweep.folder, "CPU")
+    assert 0 < first.at_work == first.held / 2 == first.up / 4
+    assert first.up > before.up
+    again = Heartbeat(toy.search, toy_data(), toy, first)
+    again.beat()
+    again.start()
+    again.stop()
+    assert read_usage(toy.sweep.folder, "CPU").up > first.up
+    assert toy.seen().usage == read_usage(toy.sweep.folder, "CPU")
+    assert "CPU time: 0.00 h of nodes" in shown(toy.seen())
+    assert read_usage(toy.sweep.folder, "GPU").up == 0  # another thing is counted from now on
 
 
 def test_an_end_is_not_promised_while_a_kind_is_untimed_or_nothing_is_at_work(
@@ -163,21 +231,21 @@ def test_an_end_is_not_promised_while_a_kind_is_untimed_or_nothing_is_at_work(
 ) -> None:
     toy = Toy(tmp_path)
     toy.heartbeat.beat()
-    assert toy.status().to_do.untimed == ["align", "features", "mae"]
-    assert "Estimated end: not known, as nothing is at work" in shown(toy.status())
+    assert toy.seen().to_do.untimed == ["align", "features", "mae"]
+    assert "Estimated end: not known, as nothing is at work" in shown(toy.seen())
     toy.complete(0, 0.5)
     toy.begin(1)
     toy.heartbeat.beat()
-    assert toy.status().to_do.untimed == ["align", "mae"]  # this one goes by its own first epoch
-    assert "mae not timed yet" in shown(toy.status())
-    assert "not known, as some kinds of stage" in shown(toy.status())
+    assert toy.seen().to_do.untimed == ["align", "mae"]  # this one goes by its own first epoch
+    assert "mae not timed yet" in shown(toy.seen())
+    assert "not known, as some kinds of stage" in shown(toy.seen())
 
 
 def test_rates_of_the_sweep_file_price_what_was_never_timed(tmp_path: Path) -> None:
     rates = {"mae": 1.0, "align": 2.0, "tasks": 4.0}
     toy = Toy(tmp_path, {"execution__clips_per_second": rates})
     toy.heartbeat.beat()
-    to_do = toy.status().to_do
+    to_do = toy.seen().to_do
     assert to_do.untimed == []
     assert to_do.known_seconds == pytest.approx(8 / 1 + 4 * 16 / 2 + 5 * 12 / 4)
 
@@ -187,14 +255,14 @@ def test_a_dead_sweep_says_since_when_nothing_was_heard_and_its_clocks_stand_sti
 ) -> None:
     toy = Toy(tmp_path)
     toy.half_way()
-    status = toy.status(later=SILENT_SECONDS + 270)
+    status = toy.seen(later=SILENT_SECONDS + 270)
     assert status.life == "silent"
     assert status.running[0].seconds == pytest.approx(600, abs=5)
     assert status.to_do.ends is None
     said = shown(status)
     assert "Nothing has been heard for 5 min" in said
     assert "Ran when it was last heard" in said and "Interrupted trials" in said
-    assert toy.status(later=SILENT_SECONDS - 5).life == "runs"
+    assert toy.seen(later=SILENT_SECONDS - 5).life == "runs"
 
 
 def test_an_orderly_end_is_no_death(tmp_path: Path) -> None:
@@ -202,7 +270,7 @@ def test_an_orderly_end_is_no_death(tmp_path: Path) -> None:
     toy.half_way()
     toy.heartbeat.start()
     toy.heartbeat.stop()
-    status = toy.status(later=1000)
+    status = toy.seen(later=1000)
     assert (status.life, status.running) == ("stopped", [])
     assert "It was stopped" in shown(status) and "continues it" in shown(status)
 
@@ -214,7 +282,7 @@ def test_a_finished_sweep_shows_its_cost_and_the_head_of_its_leaderboard(tmp_pat
     toy.heartbeat.beat()
     toy.heartbeat.start()
     toy.heartbeat.stop()
-    status = toy.status(later=10_000)
+    status = toy.seen(later=10_000)
     assert status.life == "finished" and status.later == 0
     assert status.to_do.known_seconds == 0
     console = Console(width=160, record=True, file=io.StringIO())
@@ -228,11 +296,11 @@ def test_a_finished_sweep_shows_its_cost_and_the_head_of_its_leaderboard(tmp_pat
 def test_stages_of_a_trial_that_was_given_up_are_paid_for_and_not_to_do(tmp_path: Path) -> None:
     toy = Toy(tmp_path)
     toy.half_way()
-    before = toy.status()
+    before = toy.seen()
     toy.search.failed(2, "the loss is nan")
     toy.told.pop(0)
     toy.heartbeat.beat()
-    status = toy.status()
+    status = toy.seen()
     assert status.cost == before.cost
     assert before.to_do.known_seconds - status.to_do.known_seconds == pytest.approx(8 + 6)
     assert status.counts["failed"] == 1
@@ -244,15 +312,15 @@ def test_gpu_utilisation_is_shown_where_it_was_measured_and_not_claimed_elsewher
     toy = Toy(tmp_path, {"execution__align__gpus_per_worker": 1})
     toy.begin(0, gpu_utilisation=0.87)
     toy.heartbeat.beat()
-    assert toy.status().gpu_utilisation == 0.87
-    assert "87%" in shown(toy.status())
-    toy.store.add_progress(toy.stages(0).weights.identity, {"epoch": 2, "seconds": 9.0})
-    assert "not known" in shown(toy.status())
+    assert toy.seen().gpu_utilisation == 0.87
+    assert "87%" in shown(toy.seen())
+    toy.store.add_progress(toy.stages(0).weights.identity, {"epoch": 2, "device_seconds": 9.0})
+    assert "not known" in shown(toy.seen())
     cpu = Toy(tmp_path / "cpu")
     cpu.begin(0)
     cpu.heartbeat.beat()
-    assert cpu.status().gpu_utilisation is None
-    assert "no GPU" in shown(cpu.status())
+    assert cpu.seen().gpu_utilisation is None
+    assert "no GPU" in shown(cpu.seen())
 
 
 def test_a_suggested_trial_is_planned_when_it_is_known(tmp_path: Path) -> None:
@@ -260,11 +328,11 @@ def test_a_suggested_trial_is_planned_when_it_is_known(tmp_path: Path) -> None:
     for number in range(5):
         toy.complete(number, 0.1)
     toy.heartbeat.beat()
-    assert toy.status().to_do.to_suggest == 1
+    assert toy.seen().to_do.to_suggest == 1
     toy.search.ask()
     toy.heartbeat.beat()
     plan = json.loads(toy.sweep.folder.read("plan.json"))
-    assert plan["known"] == 6 and toy.status().to_do.to_suggest == 0
+    assert plan["known"] == 6 and toy.seen().to_do.to_suggest == 0
     assert any(5 in planned["trials"] for planned in plan["stages"].values())
 
 
@@ -279,7 +347,8 @@ def test_the_heartbeat_writes_on_a_change_and_as_a_sign_of_life_and_outlives_a_f
     def write(folder: Folder, name: str, data: Any) -> None:
         if full:
             raise OSError("no space left")
-        written.append(name)
+        if name != "usage.json":  # which comes with stages.json
+            written.append(name)
         real(folder, name, data)
 
     monkeypatch.setattr(sweeps.heartbeat, "write_json", write)
