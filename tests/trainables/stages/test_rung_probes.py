@@ -173,7 +173,7 @@ def test_two_processes_measure_what_one_does(
     two = StageStore(tmp_path / "two")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     subprocess.run(
-        [*torchrun, script, datasets["low"].root.parent, two.root],
+        [*torchrun, script, datasets["low"].root.parent, tmp_path / "two"],
         check=True,
         timeout=300,
         cwd=Path(__file__).parents[3],
