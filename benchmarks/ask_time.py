@@ -29,7 +29,7 @@ from search_spaces.candidates import random_points  # noqa: E402
 from search_spaces.cost_aware import Costs  # noqa: E402
 from search_spaces.space import Space, load_space  # noqa: E402
 from search_spaces.study import Study  # noqa: E402
-from sweeps.spending import Spending  # noqa: E402
+from sweeps.planning.spending import Spending  # noqa: E402
 from sweeps.sweep import Sweep  # noqa: E402
 from trainables.data.catalog import Clip, Dataset  # noqa: E402
 

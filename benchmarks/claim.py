@@ -29,7 +29,7 @@ sys.path.insert(0, str(ROOT))
 from sweeps.records import read_json, write_json  # noqa: E402
 from sweeps.run import run_sweep  # noqa: E402
 from sweeps.sweep import Sweep  # noqa: E402
-from sweeps.terminal import make_console  # noqa: E402
+from sweeps.watching.terminal import make_console  # noqa: E402
 from trainables.config import TrialConfig  # noqa: E402
 from trainables.data.catalog import load_catalog  # noqa: E402
 from trainables.data.demo_world.settings import world_hash  # noqa: E402

@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 from sweeps.records import read_records  # noqa: E402
 from sweeps.run import run_sweep  # noqa: E402
 from sweeps.sweep import Sweep  # noqa: E402
-from sweeps.terminal import make_console  # noqa: E402
+from sweeps.watching.terminal import make_console  # noqa: E402
 from trainables.stage_store import StageStore  # noqa: E402
 
 # The demo's sweep file, small enough for 60 trials.

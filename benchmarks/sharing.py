@@ -38,11 +38,11 @@ sys.path.insert(0, str(ROOT))
 # Ray's own is 15: where others use the machine too, that would compare priorities.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
+from sweeps.planning.stage_facts import PRETRAINED, stage_clips  # noqa: E402
 from sweeps.prepare import prepare  # noqa: E402
 from sweeps.run import run_sweep  # noqa: E402
-from sweeps.stage_facts import PRETRAINED, stage_clips  # noqa: E402
 from sweeps.sweep import Sweep  # noqa: E402
-from sweeps.terminal import make_console  # noqa: E402
+from sweeps.watching.terminal import make_console  # noqa: E402
 from trainables.config import Execution, TrialConfig  # noqa: E402
 from trainables.data.catalog import Dataset  # noqa: E402
 from trainables.stage import Stage  # noqa: E402

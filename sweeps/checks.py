@@ -8,9 +8,9 @@ from pathlib import Path
 from search_spaces.points import edges
 from search_spaces.simplex_parameter import SimplexParameter
 from search_spaces.space import Space, check_paths
-from sweeps.given import GivenTrial
+from sweeps.planning.stage_facts import excess_repetition
 from sweeps.records import TrialRecord
-from sweeps.stage_facts import excess_repetition
+from sweeps.searching.given import GivenTrial
 from sweeps.sweep import Sweep
 from trainables.config import AlignSettings, FinetuneSettings, MaeSettings, TrialConfig
 from trainables.data.batch_order import check_parts, pairing_of

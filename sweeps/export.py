@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from sweeps.model_card import model_card  # noqa: E402
-from sweeps.summary import WEIGHTS_FILE  # noqa: E402
+from sweeps.reporting.summary import WEIGHTS_FILE  # noqa: E402
 from trainables.config import TrialConfig  # noqa: E402
 from trainables.data.augment import IMAGENET_MEAN, IMAGENET_STD  # noqa: E402
 from trainables.models.videomae import (  # noqa: E402

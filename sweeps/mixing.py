@@ -16,10 +16,10 @@ if str(ROOT) not in sys.path:  # run as a script: this folder is on the path, th
     sys.path.insert(0, str(ROOT))
 
 from sweeps.run import run_sweep  # noqa: E402
-from sweeps.status import read_status  # noqa: E402
-from sweeps.status_tables import print_status  # noqa: E402
 from sweeps.sweep import Sweep, parse_assignments  # noqa: E402
-from sweeps.terminal import make_console  # noqa: E402
+from sweeps.watching.status import read_status  # noqa: E402
+from sweeps.watching.status_tables import print_status  # noqa: E402
+from sweeps.watching.terminal import make_console  # noqa: E402
 from trainables.stage_store import StageStore  # noqa: E402
 
 EXAMPLES = """examples:

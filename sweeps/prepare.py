@@ -23,16 +23,16 @@ from sweeps.checks import (
     sources_of,
     within_limits,
 )
-from sweeps.costs import StageCosts
-from sweeps.forecast import Forecast, forecast
-from sweeps.given import given_trials
 from sweeps.mixture_limits import limited
-from sweeps.plan import Plan, make_plan
+from sweeps.planning.costs import StageCosts
+from sweeps.planning.forecast import Forecast, forecast
+from sweeps.planning.plan import Plan, make_plan
 from sweeps.records import check_same_sweep, read_records, read_sweep
-from sweeps.search import Search
+from sweeps.searching.given import given_trials
+from sweeps.searching.search import Search
+from sweeps.searching.warm_start import WarmStart, warm_start
 from sweeps.storage_use import StorageUse, storage_use
 from sweeps.sweep import MAY_CHANGE, Sweep
-from sweeps.warm_start import WarmStart, warm_start
 from trainables.data.catalog import Dataset, catalog_names, load_catalog
 from trainables.data.demo_world.render import render_world, write_catalog
 from trainables.data.demo_world.settings import WorldSettings

@@ -14,22 +14,22 @@ from cluster.tracking import AWAY_SECONDS, Tracker
 from search_spaces.simplex_parameter import SimplexParameter
 from search_spaces.space import Space
 from sweeps.checks import check_storage
-from sweeps.curves import curve_stages
-from sweeps.heartbeat import Heartbeat
-from sweeps.live_report import LiveReport
 from sweeps.only_one import only_one
-from sweeps.plan_lines import plan_lines
-from sweeps.plan_tree import print_plan
+from sweeps.planning.plan_lines import plan_lines
+from sweeps.planning.plan_tree import print_plan
+from sweeps.planning.trunk_states import give_up_states
 from sweeps.prepare import Prepared, prepare
 from sweeps.records import write_json, write_sweep
-from sweeps.report import write_report, write_weights
+from sweeps.reporting.curves import curve_stages
+from sweeps.reporting.live_report import LiveReport
+from sweeps.reporting.report import write_report, write_weights
+from sweeps.reporting.summary import make_summary, report_stages
 from sweeps.storage_use import added_lines, check_fits, storage_use, use_lines
-from sweeps.summary import make_summary, report_stages
 from sweeps.sweep import Sweep
-from sweeps.terminal import Terminal, print_leaderboard
-from sweeps.trunk_states import give_up_states
-from sweeps.usage import counted, read_usage
-from sweeps.watch import Watch
+from sweeps.watching.heartbeat import Heartbeat
+from sweeps.watching.terminal import Terminal, print_leaderboard
+from sweeps.watching.usage import counted, read_usage
+from sweeps.watching.watch import Watch
 from trainables.stage import Stage
 from trainables.storage.folder import Folder
 

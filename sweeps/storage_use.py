@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
 
-from sweeps.costs import rate_key
-from sweeps.plan import Plan
+from sweeps.planning.costs import rate_key
+from sweeps.planning.plan import Plan
 from trainables.stage_store import StageStore
 from trainables.storage.folder import GIGABYTE
 

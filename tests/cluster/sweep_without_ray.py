@@ -16,9 +16,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from sweeps import mixing, run
 from sweeps.prepare import Prepared
-from sweeps.summary import report_stages
-from sweeps.terminal import Terminal
-from sweeps.watch import Watch
+from sweeps.reporting.summary import report_stages
+from sweeps.watching.terminal import Terminal
+from sweeps.watching.watch import Watch
 from trainables.stage import Stage
 from trainables.stages.run import run_stage
 from trainables.trial import trial_stages

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.report import write_report
+from sweeps.reporting.report import write_report
 from tests.sweeps.commands import write_world_sweep
 from tests.sweeps.test_command import run
 from tests.sweeps.test_report import Finished

@@ -18,8 +18,8 @@ from sweeps.checks import (
     sources_of,
     within_limits,
 )
-from sweeps.given import given_trials
 from sweeps.place import storage_url
+from sweeps.searching.given import given_trials
 from sweeps.sweep import Sweep, parse_assignments
 from tests.toy import MIXTURE, MIXUP, SPACE, STOPPING, toy_data, toy_dataset, write_toy_sweep
 from trainables.storage.folder import Folder

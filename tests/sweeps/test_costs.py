@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.costs import StageCosts
+from sweeps.planning.costs import StageCosts
 from tests.sweeps.test_plan import costs_at, finish
 from tests.toy import toy_data, toy_trial
 from trainables.models.flops import classification_flops

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from cluster.study import RungPoint
-from sweeps.early_stopping import reason_to_stop
 from sweeps.search_settings import EarlyStopping
+from sweeps.searching.early_stopping import reason_to_stop
 from tests.sweeps.test_search import make_search
 from tests.toy import STOPPING, at_rung, toy_trial
 from trainables.intermediate_probes import IntermediateProbes

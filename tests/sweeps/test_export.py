@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sweeps.export import export, main, why_not_videomae
-from sweeps.summary import WEIGHTS_FILE
+from sweeps.reporting.summary import WEIGHTS_FILE
 from tests.toy import toy_trial
 from trainables.config import TrialConfig
 from trainables.data.augment import square_crops, to_video

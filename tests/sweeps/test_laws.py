@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from search_spaces.space import load_space
-from sweeps.given import given_trials
-from sweeps.law_plots import plot_laws
-from sweeps.law_report import law_lines, merge_lines
-from sweeps.law_summary import law_summary, merge_summary
 from sweeps.mixture_limits import limited
 from sweeps.records import TrialRecord
-from sweeps.search import Search
+from sweeps.reporting.law_plots import plot_laws
+from sweeps.reporting.law_report import law_lines, merge_lines
+from sweeps.reporting.law_summary import law_summary, merge_summary
+from sweeps.searching.given import given_trials
+from sweeps.searching.search import Search
 from sweeps.sweep import Sweep
 from tests.toy import toy_data, toy_dataset, write_toy_sweep
 from trainables.config import TrialConfig

@@ -9,9 +9,9 @@ from search_spaces.points import grid
 from search_spaces.space import load_space
 from search_spaces.study import Study
 from sweeps.checks import within_limits
-from sweeps.given import given_trials
 from sweeps.mixture_limits import limited
-from sweeps.stage_facts import excess_repetition
+from sweeps.planning.stage_facts import excess_repetition
+from sweeps.searching.given import given_trials
 from sweeps.sweep import Sweep
 from tests.toy import toy_data, write_toy_sweep
 

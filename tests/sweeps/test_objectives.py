@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from search_spaces.space import load_space
-from sweeps.objectives import directions, fronts, values_of
-from sweeps.search import Search
 from sweeps.search_settings import GroupSettings
+from sweeps.searching.objectives import directions, fronts, values_of
+from sweeps.searching.search import Search
 from sweeps.sweep import Sweep
 from tests.sweeps.test_search import make_search, run_all
 from tests.toy import toy_data, toy_dataset, write_toy_sweep

@@ -70,7 +70,7 @@ def test_who_stood_still_and_was_overtaken_is_interrupted_and_writes_nothing(
 
 def test_a_search_asks_before_it_writes_a_record(tmp_path: Path) -> None:
     from search_spaces.space import load_space
-    from sweeps.search import Search
+    from sweeps.searching.search import Search
     from sweeps.sweep import Sweep
     from tests.toy import toy_data, write_toy_sweep
 

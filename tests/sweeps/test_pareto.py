@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.report import write_report
+from sweeps.reporting.report import write_report
 from tests.sweeps.test_report import Finished
 
 BOTH = {"search__objectives": ["score", "gpu_hours"]}

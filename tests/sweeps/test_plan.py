@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from sweeps.costs import StageCosts
-from sweeps.plan import make_plan
-from sweeps.plan_lines import plan_lines, state_bytes
-from sweeps.stage_facts import repetition
+from sweeps.planning.costs import StageCosts
+from sweeps.planning.plan import make_plan
+from sweeps.planning.plan_lines import plan_lines, state_bytes
+from sweeps.planning.stage_facts import repetition
 from sweeps.sweep import ExecutionSettings
 from tests.toy import toy_data, toy_sweep_data, toy_trial
 from trainables.models.flops import parameters

@@ -8,9 +8,9 @@ import pytest
 from rich.console import Console
 
 from search_spaces.space import Space, parse_space
-from sweeps.forecast import forecast
-from sweeps.plan import make_plan
-from sweeps.plan_tree import print_plan
+from sweeps.planning.forecast import forecast
+from sweeps.planning.plan import make_plan
+from sweeps.planning.plan_tree import print_plan
 from sweeps.sweep import Sweep
 from tests.sweeps.test_plan import HORIZON_FREE, costs_at
 from tests.toy import toy_data, toy_trial, write_toy_sweep

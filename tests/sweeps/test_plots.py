@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from sweeps import plots
-from sweeps.given import RANDOM_WEIGHTS
-from sweeps.plots import plot_scores
+from sweeps.reporting import plots
+from sweeps.reporting.plots import plot_scores
+from sweeps.searching.given import RANDOM_WEIGHTS
 
 
 def trial(shares: dict[str, float], score: float, **changes: Any) -> dict[str, Any]:

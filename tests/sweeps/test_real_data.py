@@ -10,7 +10,7 @@ import pytest
 
 from sweeps.prepare import prepare
 from sweeps.sweep import Sweep
-from sweeps.terminal import make_console
+from sweeps.watching.terminal import make_console
 from trainables.data.clips import read_clip
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,14 +12,14 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from search_spaces.space import Space, load_space
-from sweeps import live_report
-from sweeps.costs import duration
-from sweeps.curves import curve_stages
-from sweeps.given import given_trials
-from sweeps.report import method_table, write_report, write_weights
-from sweeps.search import Search
-from sweeps.sharing import MOST_CHILDREN, sharing_lines
-from sweeps.summary import _score_interval, make_summary, report_stages
+from sweeps.planning.costs import duration
+from sweeps.reporting import live_report
+from sweeps.reporting.curves import curve_stages
+from sweeps.reporting.report import method_table, write_report, write_weights
+from sweeps.reporting.sharing import MOST_CHILDREN, sharing_lines
+from sweeps.reporting.summary import _score_interval, make_summary, report_stages
+from sweeps.searching.given import given_trials
+from sweeps.searching.search import Search
 from sweeps.sweep import Sweep
 from tests.toy import AUGMENT, OPTIMIZER, STOPPING, at_rung, toy_data, toy_trial, write_toy_sweep
 from trainables.stage import Stage

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.report import write_report
-from sweeps.report_page import html_page
+from sweeps.reporting.report import write_report
+from sweeps.reporting.report_page import html_page
 from tests.sweeps.test_report import SCORES, Finished
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")

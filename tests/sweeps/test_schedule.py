@@ -5,7 +5,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from sweeps.schedule import Task, critical_paths, makespan
+from sweeps.planning.schedule import Task, critical_paths, makespan
 
 
 def task(seconds: float, *waits_for: str, devices: float = 1, trials: tuple[int, ...] = ()) -> Task:

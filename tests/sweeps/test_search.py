@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from search_spaces.space import Space, load_space
-from sweeps.given import given_trials
-from sweeps.search import Search
+from sweeps.searching.given import given_trials
+from sweeps.searching.search import Search
+from sweeps.searching.trial_names import trial_name
 from sweeps.sweep import Sweep
-from sweeps.trial_names import trial_name
 from tests.toy import STOPPING, at_rung, toy_data, write_toy_sweep
 
 
@@ -71,7 +71,7 @@ def test_how_a_trial_ended_is_on_disk_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter(f"2026-01-01T00:00:{second:02d}+00:00" for second in range(60))
-    monkeypatch.setattr("sweeps.search.now", lambda: next(clock))
+    monkeypatch.setattr("sweeps.searching.search.now", lambda: next(clock))
     search = make_search(tmp_path)
     changed: list[tuple[int, str]] = []
     search.listen(lambda record: changed.append((record.number, record.state)))
@@ -89,9 +89,9 @@ def test_a_trial_that_is_handed_out_again_keeps_when_it_began(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     began = "2026-01-01T00:00:00+00:00"
-    monkeypatch.setattr("sweeps.search.now", lambda: began)
+    monkeypatch.setattr("sweeps.searching.search.now", lambda: began)
     make_search(tmp_path).ask()
-    monkeypatch.setattr("sweeps.search.now", lambda: "2026-01-02T00:00:00+00:00")
+    monkeypatch.setattr("sweeps.searching.search.now", lambda: "2026-01-02T00:00:00+00:00")
     again = make_search(tmp_path)
     again.ask()
     assert (again.records[0].started_at, again.records[0].finished_at) == (began, None)

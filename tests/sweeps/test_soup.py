@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sweeps.soup import FinishedTrial, differences, soup_of
+from sweeps.searching.soup import FinishedTrial, differences, soup_of
 from tests.toy import MIXUP, toy_data, toy_trial
 from trainables.config import TrialConfig
 from trainables.settings import parse, with_overrides

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from search_spaces.space import Space, load_space
-from sweeps.given import GivenTrial, given_trials
-from sweeps.search import Search
-from sweeps.stage_facts import stage_clips
+from sweeps.planning.stage_facts import stage_clips
+from sweeps.searching.given import GivenTrial, given_trials
+from sweeps.searching.search import Search
 from sweeps.sweep import Sweep
 from tests.sweeps.test_prepare import prepared
 from tests.toy import toy_data, write_toy_sweep
@@ -131,7 +131,7 @@ def test_the_cost_aware_sampler_takes_what_is_there_already(tmp_path: Path) -> N
 
 
 def test_the_summary_says_what_is_left(tmp_path: Path) -> None:
-    from sweeps.summary import make_summary
+    from sweeps.reporting.summary import make_summary
 
     search = make_search(tmp_path, 1000.0)
     search.ask()

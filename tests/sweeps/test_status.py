@@ -16,18 +16,18 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-import sweeps.heartbeat
+import sweeps.watching.heartbeat
 from search_spaces.space import load_space
-from sweeps.given import given_trials
-from sweeps.heartbeat import Heartbeat
 from sweeps.mixing import main
+from sweeps.planning.stage_facts import stage_clips
 from sweeps.records import write_sweep
-from sweeps.search import Search
-from sweeps.stage_facts import stage_clips
-from sweeps.status import SILENT_SECONDS, Status, read_status
-from sweeps.status_tables import print_status
+from sweeps.searching.given import given_trials
+from sweeps.searching.search import Search
 from sweeps.sweep import Sweep
-from sweeps.usage import Usage, read_usage
+from sweeps.watching.heartbeat import Heartbeat
+from sweeps.watching.status import SILENT_SECONDS, Status, read_status
+from sweeps.watching.status_tables import print_status
+from sweeps.watching.usage import Usage, read_usage
 from tests.sweeps.commands import ROOT, command, environment, write_world_sweep
 from tests.toy import toy_data, write_toy_sweep
 from trainables.stage import Stage
@@ -341,7 +341,7 @@ def test_the_heartbeat_writes_on_a_change_and_as_a_sign_of_life_and_outlives_a_f
 ) -> None:
     toy = Toy(tmp_path)
     written: list[str] = []
-    real: Callable[..., None] = sweeps.heartbeat.write_json
+    real: Callable[..., None] = sweeps.watching.heartbeat.write_json
     full = False
 
     def write(folder: Folder, name: str, data: Any) -> None:
@@ -351,7 +351,7 @@ def test_the_heartbeat_writes_on_a_change_and_as_a_sign_of_life_and_outlives_a_f
             written.append(name)
         real(folder, name, data)
 
-    monkeypatch.setattr(sweeps.heartbeat, "write_json", write)
+    monkeypatch.setattr(sweeps.watching.heartbeat, "write_json", write)
     toy.heartbeat.beat()
     toy.heartbeat.beat()
     assert written == ["plan.json", "stages.json"]
@@ -361,7 +361,7 @@ def test_the_heartbeat_writes_on_a_change_and_as_a_sign_of_life_and_outlives_a_f
     full = False
     toy.heartbeat.beat()
     assert written == ["plan.json", "stages.json", "stages.json"]
-    monkeypatch.setattr(sweeps.heartbeat, "BEAT_SECONDS", 0.0)
+    monkeypatch.setattr(sweeps.watching.heartbeat, "BEAT_SECONDS", 0.0)
     toy.heartbeat.beat()
     assert written[3:] == ["stages.json"]
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from sweeps.costs import StageCosts
-from sweeps.plan import Plan, make_plan
+from sweeps.planning.costs import StageCosts
+from sweeps.planning.plan import Plan, make_plan
 from sweeps.storage_use import StorageUse, added_lines, check_fits, size, storage_use, use_lines
 from sweeps.sweep import ExecutionSettings
 from tests.toy import toy_data, toy_sweep_data, toy_trial

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweeps.trunk_states import give_up_states
+from sweeps.planning.trunk_states import give_up_states
 from tests.sweeps.test_plan import HORIZON_FREE, costs_at, finish
 from tests.toy import toy_data, toy_trial
 from trainables.config import TrialConfig

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from search_spaces.space import load_space
-from sweeps.given import given_trials
 from sweeps.records import write_sweep
-from sweeps.search import Search
+from sweeps.searching.given import given_trials
+from sweeps.searching.search import Search
+from sweeps.searching.warm_start import WarmStart, warm_start
 from sweeps.sweep import Sweep
-from sweeps.warm_start import WarmStart, warm_start
 from tests.sweeps.test_report import Finished
 from tests.sweeps.test_search import run_all
 from tests.toy import toy_data, write_toy_sweep

@@ -16,11 +16,11 @@ from rich.console import Console
 
 from cluster.tracking import Tracker
 from search_spaces.space import load_space
-from sweeps.given import given_trials
-from sweeps.search import Search
+from sweeps.searching.given import given_trials
+from sweeps.searching.search import Search
 from sweeps.sweep import Sweep
-from sweeps.terminal import Terminal
-from sweeps.watch import Watch
+from sweeps.watching.terminal import Terminal
+from sweeps.watching.watch import Watch
 from tests.toy import toy_data, write_toy_sweep
 from trainables.stage import Stage
 from trainables.stage_store import StageStore

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sweeps.stage_facts import stage_clips
+from sweeps.planning.stage_facts import stage_clips
 from tests.toy import toy_execution, toy_trial
 from tests.trainables.data.videos import write_video
 from tests.trainables.toy_videos import run_chain

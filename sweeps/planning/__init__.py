@@ -1,0 +1,1 @@
+"""What a sweep would do, what it costs, what is spent."""

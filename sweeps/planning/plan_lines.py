@@ -1,0 +1,109 @@
+"""The plan in sentences: for the terminal, the report and the parent run in MLflow."""
+
+from __future__ import annotations
+
+from sweeps.planning.costs import duration, priced
+from sweeps.planning.plan import Plan, PlannedStage, money_of, total_seconds
+from trainables.models import flops
+from trainables.stage import TRUNKS
+
+STATE_BYTES = 12  # of a trunk's state a parameter: float32 weights and AdamW's two averages
+
+
+def plan_lines(plan: Plan) -> list[str]:
+    """The plan in sentences; they also open the parent run in MLflow."""
+    cached = sum(planned.cached for planned in plan.stages)
+    uses = sum(len(planned.trials) for planned in plan.stages)
+    if not plan.known_trials:
+        return [f"All {plan.to_suggest} trials will be suggested by the sampler."]
+    lines = [
+        f"{len(plan.known_trials)} trials are known and stand on {len(plan.stages)} stages "
+        f"(without sharing: {uses}); {cached} are done, {len(plan.missing)} to do.",
+    ]
+    if plan.to_suggest and plan.known_trials:
+        lines.append(
+            f"{plan.to_suggest} more trials will be suggested from the scores; the longest "
+            f"known one takes {plan.trial_clips:,} clips, one with more endpoints or epochs more."
+        )
+    if to_do := price(plan):
+        lines.append(to_do)
+    lines += [line for line in (_saved(plan), _kept_states(plan)) if line]
+    if plan.budget:
+        lines.append(plan.budget)
+    lines += plan.lengths
+    if plan.not_neutral:
+        lines.append(
+            f"NOT budget-neutral: trials {', '.join(map(str, plan.not_neutral))}, whose "
+            "clips_per_epoch is sum_of_sources, so that the mix changes the length of training."
+        )
+    return lines
+
+
+def price(plan: Plan) -> str | None:
+    """What the known trials still cost, as far as that is known, and how it is."""
+    missing = [planned for planned in plan.missing if planned.clips]
+    if not missing:
+        return None
+    known = [planned.price for planned in missing if planned.price is not None]
+    kinds: dict[str, set[str]] = {}
+    for planned in missing:
+        basis = "not timed yet" if planned.price is None else planned.price.basis
+        kinds.setdefault(basis, set()).add(planned.stage.kind)
+    spent = priced(sum(each.seconds for each in known), money_of(missing))
+    parts = [f"about {spent} of device time"] if known else []
+    parts += [f"{' and '.join(sorted(of))} {basis}" for basis, of in sorted(kinds.items())]
+    clips = sum(planned.clips for planned in missing)
+    return f"To do for the known trials: {clips:,} clips; {'; '.join(parts)}."
+
+
+def _saved(plan: Plan) -> str | None:
+    """The whole price with and without sharing, what is done included."""
+    shared = sum(planned.clips for planned in plan.stages)
+    if plan.alone_clips == shared:
+        return None
+    seconds = total_seconds(planned.price for planned in plan.stages)
+    if seconds is None or not plan.alone_seconds:
+        return (
+            f"In all, what is done included: {shared:,} clips shared, {plan.alone_clips:,} if each "
+            f"trial were alone: {plan.alone_clips / shared:.1f} times as many."
+        )
+    return (
+        f"In all, what is done included: {duration(seconds)} and {shared:,} clips shared, "
+        f"{duration(plan.alone_seconds)} and {plan.alone_clips:,} clips if each trial were alone: "
+        f"{plan.alone_seconds / seconds:.1f} times the time, {plan.alone_clips / shared:.1f} times "
+        "the clips."
+    )
+
+
+def _kept_states(plan: Plan) -> str | None:
+    """What trunks keep on disk, so that lengths can branch off."""
+    trunks = [planned for planned in plan.stages if planned.stage.kind in TRUNKS]
+    if not trunks:
+        return None
+    sizes = [state_bytes(planned) for planned in trunks]
+    known = [size for size in sizes if size is not None]
+    shown = f"about {gigabytes(sum(known))}" if len(known) == len(sizes) else "of unknown size"
+    return (
+        f"Trunks keep {len(trunks)} training states, {shown} in all: one where the decay of each "
+        "length begins. Once all lengths are trained the longest of each run is kept."
+    )
+
+
+def state_bytes(planned: PlannedStage) -> int | None:
+    """What a trunk's state takes on disk, about; 0 for what is no trunk, None if not known."""
+    stage = planned.stage
+    if stage.kind not in TRUNKS:
+        return 0
+    kind = TRUNKS[stage.kind]
+    described = stage.settings[kind]
+    count = flops.parameters(stage.settings["model"], described if kind == "mae" else None)
+    if count is None:
+        return None
+    keep = described.get("keep", {"ema_decay": None, "posthoc_ema": False})
+    averages = (keep["ema_decay"] is not None) + 2 * keep["posthoc_ema"]
+    return count * (STATE_BYTES + 4 * averages)
+
+
+def gigabytes(count: int) -> str:
+    """'1.2 GB', or in MB below 1 GB."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

@@ -1,0 +1,156 @@
+"""What a sweep has spent, what trials would add to it, and what its budget has room for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sweeps.planning.costs import StageCosts, duration
+from sweeps.records import TrialRecord
+from sweeps.sweep import Sweep
+from trainables.config import TrialConfig
+from trainables.data.catalog import Dataset
+from trainables.stage import TRAINED, Stage, executed_as
+from trainables.stage_store import StageStore
+from trainables.trial import trial_stages
+
+
+class Spending:
+    """Of one sweep, as `refresh` last saw its trials and the store. For one thread.
+
+    A sweep has spent what the stages of its trials took that were made after its first trial
+    began: what lay in the store before it costs it nothing.
+    """
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        data: Mapping[str, Dataset],
+        config: Callable[[TrialRecord], TrialConfig],
+    ) -> None:
+        settings = sweep.settings
+        budget = settings.search.budget
+        self.budget_seconds = None if budget is None else budget.gpu_hours * 3600
+        self._asked = budget is not None or settings.search.sampler == "cost_aware"
+        self.spent_seconds = 0.0
+        self._sweep, self._data, self._config = sweep, data, config
+        self._store = StageStore(sweep.storage / "stages")
+        self.costs = StageCosts(data, self._store, settings.execution)
+        self._stages: dict[int, dict[str, Stage]] = {}  # of each trial
+        self._took: dict[str, tuple[float, float]] = {}  # finished: device-seconds, finished at
+        self._coming: dict[str, float] = {}  # stages of unfinished trials: what they still take
+
+    def refresh(self, records: Sequence[TrialRecord]) -> None:
+        """See what has been finished since. Does nothing in a sweep that asks for no costs."""
+        if not self._asked:
+            return
+        self.costs.refresh()
+        self._coming = {}
+        for record in records:
+            if not record.finished:
+                self._coming |= self.costs.left(self._config(record))
+        if self.budget_seconds is None:
+            return
+        began = min((r.started_at for r in records if r.started_at), default=None)
+        since = 0.0 if began is None else datetime.fromisoformat(began).timestamp()
+        stages = {i: s for record in records for i, s in self._stages_of(record).items()}
+        self.spent_seconds = sum(self._spent(stage, since) for stage in stages.values())
+
+    def part(self, trials: int, of_trials: int) -> float:
+        """How much of the budget or of the trials is spent, whichever is further, 0 to 1."""
+        parts = [trials / max(of_trials, 1)]
+        if self.budget_seconds is not None:
+            parts.append(self.spent_seconds / self.budget_seconds)
+        return min(max(parts), 1.0)
+
+    def left(self, points: Iterable[Mapping[str, Any]]) -> list[float]:
+        """Device-seconds that a trial at each point adds to what is there and what is coming."""
+        trials = (self._sweep.trial_with(point, "a suggestion") for point in points)
+        return [sum(self.costs.left(trial, self._coming).values()) for trial in trials]
+
+    def left_in_budget(self, points: Iterable[Mapping[str, Any]]) -> list[float]:
+        """The same; infinite where the budget is known to have no room for it."""
+        left, room = self.left(points), self._room()
+        return [seconds if seconds <= room else math.inf for seconds in left]
+
+    def affords(self, values: Mapping[str, Any]) -> bool:
+        """Whether a trial is not known to exceed what the budget has left."""
+        room = self._room()
+        return math.isinf(room) or (room > 0 and self.left([values])[0] <= room)
+
+    def _room(self) -> float:
+        """Device-seconds that are left for trials that have not begun; infinite: no limit known."""
+        if self.budget_seconds is None:
+            return math.inf
+        if self.used_up:
+            return 0.0
+        if not self.costs.known:
+            return math.inf
+        return self.budget_seconds - self.spent_seconds - sum(self._coming.values())
+
+    @property
+    def used_up(self) -> bool:
+        return self.budget_seconds is not None and self.spent_seconds >= self.budget_seconds
+
+    def check(self, cheapest: Sequence[Mapping[str, Any]]) -> None:
+        """Raises ValueError where the budget is smaller than every one of these trials."""
+        if self.budget_seconds is None or not self.costs.known or not cheapest:
+            return
+        least = min(self.left(cheapest))
+        if least > self.budget_seconds:
+            raise ValueError(
+                f"search.budget.gpu_hours {self.budget_seconds / 3600:g} is "
+                f"{duration(self.budget_seconds)} of device time and the cheapest trial of the "
+                f"search space takes about {duration(least)}; raise it to {least / 3600:.2g} at "
+                "least, or set budget: null"
+            )
+
+    def in_words(self) -> str | None:
+        """What the plan says of the budget; None where there is none."""
+        if self.budget_seconds is None:
+            return None
+        left = max(0.0, self.budget_seconds - self.spent_seconds)
+        line = (
+            f"Budget: {duration(self.budget_seconds)} of device time, "
+            f"{duration(self.spent_seconds)} spent, {duration(left)} left."
+        )
+        if not self.costs.known:
+            line += " No stage was timed here: at first only what was spent is held against it."
+        return line
+
+    def summary(self, records: Sequence[TrialRecord]) -> dict[str, float] | None:
+        """Device-seconds of the budget, spent and left as things are now; None: no budget."""
+        if self.budget_seconds is None:
+            return None
+        self.refresh(records)
+        return {
+            "device_seconds": self.budget_seconds,
+            "spent": self.spent_seconds,
+            "left": max(0.0, self.budget_seconds - self.spent_seconds),
+        }
+
+    def _stages_of(self, record: TrialRecord) -> dict[str, Stage]:
+        if record.number not in self._stages:
+            parts = trial_stages(self._config(record), self._data)
+            ends = [parts.weights, *parts.scored.values()]
+            self._stages[record.number] = {s.identity: s for end in ends for s in end.chain()}
+        return self._stages[record.number]
+
+    def _spent(self, stage: Stage, since: float) -> float:
+        """What it took if it was made after `since`; if it only began, what it took so far."""
+        identity = stage.identity
+        if identity not in self._took:
+            record = self._store.record(identity)
+            if record is None:
+                return self._begun(stage)
+            self._took[identity] = (record.cost["device_seconds"], record.finished_at)
+        seconds, finished_at = self._took[identity]
+        return seconds if finished_at >= since else 0.0
+
+    def _begun(self, stage: Stage) -> float:
+        if stage.kind not in TRAINED or not (points := self._store.progress(stage.identity)):
+            return 0.0
+        execution = getattr(self._sweep.settings.execution, executed_as(stage.kind))
+        return float(points[-1].get("seconds", 0.0)) * int(execution.workers)

@@ -1,0 +1,155 @@
+"""The report for a person: Markdown, the same as one HTML page, plots; the recommended weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sweeps.planning.costs import duration
+from sweeps.reporting.law_plots import plot_laws
+from sweeps.reporting.law_report import law_lines, merge_lines
+from sweeps.reporting.pareto import pareto_lines, plot_pareto
+from sweeps.reporting.plots import plot_parallel, plot_scores
+from sweeps.reporting.report_page import html_page
+from sweeps.reporting.report_tables import (
+    coefficient_lines,
+    ended_lines,
+    importance_table,
+    method_table,
+    mixture_table,
+    score_table,
+    span,
+)
+from sweeps.reporting.sharing import alone_seconds, sharing_lines
+from trainables.stage_store import StageStore
+
+
+def write_weights(summary: Mapping[str, Any], store: StageStore, folder: Path) -> list[Path]:
+    """The recommended trial's weights, with what they were trained on in their metadata.
+
+    One file; where the average was learned for each downstream dataset, one more for each.
+    """
+    from safetensors.numpy import load_file, save_file
+
+    best = summary["recommended"]
+    if best is None:
+        return []
+    metadata = {
+        "sweep": summary["sweep"],
+        "trial": str(best["trial"]),
+        "config": json.dumps(best["config"]),
+        "trained_on": json.dumps(best["trained_on"]),
+        "allow_real_humans": json.dumps(summary["allow_real_humans"]),
+    }
+    files = []
+    for stage, file in (each.values() for each in [best["weights"], *best["adapted"].values()]):
+        partial = folder / f".{file}.tmp"
+        weights = load_file(store.file(stage, "weights"))
+        save_file(weights, partial, {**metadata, "stage": stage})
+        files.append(partial.replace(folder / file))
+    return files
+
+
+def write_report(summary: Mapping[str, Any], plan_lines: list[str], folder: Path) -> list[Path]:
+    """report.md and its plots, and both as one page, report.html. Returns the files."""
+    plots = plot_scores(summary, folder)
+    fronts, parallel = plot_pareto(summary, folder), plot_parallel(summary, folder)
+    laws = plot_laws(summary, folder)
+    markdown = "\n".join(_lines(summary, plan_lines, plots, fronts, parallel, laws)) + "\n"
+    text, page = folder / "report.md", folder / "report.html"
+    text.write_text(markdown)
+    page.write_text(html_page(markdown, summary["sweep"], folder))
+    return [text, page, *plots, *fronts, *parallel, *laws]
+
+
+def _lines(
+    summary: Mapping[str, Any],
+    plan_lines: list[str],
+    plots: list[Path],
+    fronts: list[Path],
+    parallel: list[Path],
+    laws: list[Path],
+) -> list[str]:
+    """The report from its answer down to how it came about."""
+    trials, downstream = summary["trials"], summary["downstream"]
+    on_report = [t["report"] | {"name": t["name"]} for t in trials if t["report"]]
+    return [
+        f"# {summary['sweep']}",
+        "",
+        summary["question"],
+        "",
+        *_so_far(summary["counts"]),
+        *_answer(summary),
+        *_figures(plots),
+        *coefficient_lines(summary["curves"]),
+        *law_lines(summary),
+        *_figures(laws),
+        *merge_lines(summary),
+        *score_table(trials, downstream, "Selection split, top-1 in %"),
+        *score_table(on_report, downstream, "Report split, read once after the search, top-1 in %"),
+        *method_table(on_report or trials, downstream),
+        *pareto_lines(summary),
+        *_figures(fronts),
+        *importance_table(summary),
+        *_figures(parallel),
+        *sharing_lines(summary),
+        *mixture_table(summary),
+        *ended_lines(trials, "failed", "Failed"),
+        *ended_lines(trials, "pruned", "Stopped early"),
+        *(["## The plan it began with", "", *_paragraphs(plan_lines)] if plan_lines else []),
+    ]
+
+
+def _so_far(counts: Mapping[str, int]) -> list[str]:
+    ended = counts["complete"] + counts["failed"] + counts["pruned"]
+    if not counts["to_do"]:
+        return []
+    return [
+        f"**So far**: {ended} of {ended + counts['to_do']} trials have ended; this page is written "
+        "again as more do.",
+        "",
+    ]
+
+
+def _answer(summary: Mapping[str, Any]) -> list[str]:
+    """The recommendation in a sentence or two: what, how good, how sure, at what price."""
+    best = summary["recommended"]
+    if best is None:
+        return ["> No trial was completed, so nothing is recommended.", ""]
+    report = best["report"]
+    trial = next(trial for trial in summary["trials"] if trial["number"] == best["trial"])
+    return [
+        f"> **Recommended: trial {best['trial']}, {best['name']}** with a score of "
+        f"{best['score']:.1%} on the selection split"
+        + (
+            f" and {report['score']:.1%}{span(report['interval'])} on the report split"
+            if report
+            else ""
+        )
+        + f". Trained alone it costs {duration(alone_seconds(trial))} of device time. "
+        f"Weights: `{best['weights']['file']}`.",
+        "",
+        *_no_difference(summary),
+    ]
+
+
+def _no_difference(summary: Mapping[str, Any]) -> list[str]:
+    scores = [trial["score"] for trial in summary["trials"] if trial["score"] is not None]
+    if len(scores) < 2 or len(set(scores)) > 1:
+        return []
+    return [
+        f"**All {len(scores)} complete trials have the same score**: nothing that was varied shows "
+        "in it, and the first of them is recommended. Look for a downstream dataset that is too "
+        "easy, too hard or too small.",
+        "",
+    ]
+
+
+def _figures(plots: list[Path]) -> list[str]:
+    return [line for plot in plots for line in (f"![{plot.stem}]({plot.name})", "")]
+
+
+def _paragraphs(lines: list[str]) -> list[str]:
+    return [part for line in lines for part in (line, "")]

@@ -1,0 +1,92 @@
+"""What the trials of a finished sweep shared: the tree of their stages, and what sharing saved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sweeps.planning.costs import duration
+from sweeps.planning.stage_facts import SHOWN
+
+MOST_CHILDREN = 12  # of one stage that are listed one by one
+
+Stages = dict[str, dict[str, Any]]  # identity -> a stage of summary.json, with its `trials`
+
+
+def sharing_lines(summary: Mapping[str, Any]) -> list[str]:
+    """Markdown: how much sharing saved, then what hangs on what."""
+    stages = _stages(summary)
+    if not stages:
+        return []
+    return [
+        "## Stages: what was shared, what it saved",
+        "",
+        _saved(stages),
+        "",
+        *_tree(stages),
+        "",
+    ]
+
+
+def alone_seconds(trial: Mapping[str, Any]) -> float:
+    """Device-seconds of a trial of summary.json if it shared nothing."""
+    return sum(stage["cost"].get("device_seconds", 0.0) for stage in trial["stages"].values())
+
+
+def _stages(summary: Mapping[str, Any]) -> Stages:
+    stages: Stages = {}
+    for trial in sorted(summary["trials"], key=lambda trial: trial["number"]):
+        for identity, stage in trial["stages"].items():
+            stages.setdefault(identity, {**stage, "trials": []})["trials"].append(trial["number"])
+    return stages
+
+
+def _saved(stages: Stages) -> str:
+    def total(what: str, *, alone: bool) -> float:
+        return sum(
+            stage["cost"].get(what, 0.0) * (len(stage["trials"]) if alone else 1)
+            for stage in stages.values()
+        )
+
+    uses = sum(len(stage["trials"]) for stage in stages.values())
+    spent, alone = (total("device_seconds", alone=each) for each in (False, True))
+    clips, clips_alone = (total("clips", alone=each) for each in (False, True))
+    ratio = f" ({alone / spent:.1f} times as much)" if spent else ""
+    return (
+        f"{len(stages)} stages served {uses} uses. They took **{duration(spent)}** of device time "
+        f"and {clips:,.0f} clips; each trial by itself would have taken **{duration(alone)}**"
+        f"{ratio} and {clips_alone:,.0f} clips."
+    )
+
+
+def _tree(stages: Stages) -> list[str]:
+    """A nested list. A stage of two inputs hangs on the first of them and names the other."""
+    shown = {identity: stage for identity, stage in stages.items() if stage["kind"] in SHOWN}
+    children: dict[str | None, list[str]] = {}
+    for identity, stage in shown.items():
+        inputs = [each for each in stage["inputs"].values() if each in shown]
+        children.setdefault(inputs[0] if inputs else None, []).append(identity)
+
+    def branch(parent: str | None, depth: int) -> list[str]:
+        ours = children.get(parent, [])
+        ours = sorted(ours, key=lambda identity: -len(shown[identity]["trials"]))
+        lines = []
+        for identity in ours[:MOST_CHILDREN]:
+            lines.append(f"{'  ' * depth}- {_node(identity, shown, parent)}")
+            lines += branch(identity, depth + 1)
+        if rest := ours[MOST_CHILDREN:]:
+            trials = len({n for identity in rest for n in shown[identity]["trials"]})
+            lines.append(f"{'  ' * depth}- and {len(rest)} more, of {trials} trials")
+        return lines
+
+    return branch(None, 0)
+
+
+def _node(identity: str, shown: Stages, parent: str | None) -> str:
+    stage = shown[identity]
+    others = [each for each in stage["inputs"].values() if each in shown and each != parent]
+    beside = "".join(f", with `{each[:6]}`" for each in others)
+    seconds, trials = stage["cost"].get("device_seconds", 0.0), stage["trials"]
+    used = f"trial {trials[0]}" if len(trials) == 1 else f"**{len(trials)} trials**"
+    what = f" {stage['what']}" if stage["what"] else ""
+    return f"{stage['kind']} `{identity[:6]}`{what}{beside}: {duration(seconds)}, {used}"

@@ -1,0 +1,1 @@
+"""Which trials there are, and which come next."""
