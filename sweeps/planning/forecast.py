@@ -15,6 +15,7 @@ from search_spaces.study import Study
 from sweeps.planning.costs import StageCosts
 from sweeps.planning.plan import Plan, PlannedStage, make_plan, money_of, total_seconds
 from sweeps.planning.schedule import Task, makespan
+from sweeps.searching.objectives import directions
 from sweeps.searching.search import Search
 from sweeps.sweep import Sweep
 from trainables.config import TrialConfig
@@ -99,7 +100,12 @@ def _drawn(
         return {}
     sampler = "grid" if settings.sampler == "grid" else "random"
     study = Study(
-        space, sampler=sampler, seed=settings.seed, startup_trials=0, past=search.observations()
+        space,
+        sampler=sampler,
+        seed=settings.seed,
+        startup_trials=0,
+        directions=directions(settings.objectives),
+        past=search.observations(),
     )
     drawn = {}
     for number in range(first, first + count):

@@ -145,3 +145,15 @@ def test_a_warm_start_from_another_objective_stands_between_a_sweep_and_its_trai
     assert "0 of its 0 trials lie in this space" in again.notes[0]
     with pytest.raises(ValueError, match="of another objective[^$]*mean there, min here"):
         prepared(tmp_path, "", search__warm_start=["old"], trial__score__combine="min")
+
+
+def test_a_sweep_with_several_objectives_is_continued(tmp_path: Path) -> None:
+    """Its trials to come are foreseen beside those that have told all of their objectives."""
+    both = {"search__objectives": ["score", "gpu_hours"]}
+    ready, _ = prepared(tmp_path, "", **both)
+    for _ in range(5):
+        assignment = ready.search.ask()
+        assert assignment is not None
+        ready.search.complete(assignment.number, {"low": 0.5}, {})
+    again, _ = prepared(tmp_path, "", search__trials=9, **both)
+    assert again.plan.to_suggest == 4 and again.forecast() is not None
