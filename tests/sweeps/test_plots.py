@@ -38,13 +38,13 @@ def summary(*trials: dict[str, Any], curves: list[dict[str, Any]] | None = None)
 def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """File name -> the axes that it shows."""
     shown: dict[str, Any] = {}
-    finish = plots._finish
+    finish = plots.finish
 
     def keep(figure: Any, axes: Any, told: Any, label: str, path: Path) -> Path:
         shown[path.name] = axes
         return finish(figure, axes, told, label, path)
 
-    monkeypatch.setattr(plots, "_finish", keep)
+    monkeypatch.setattr(plots, "finish", keep)
     return shown
 
 

@@ -449,6 +449,9 @@ def test_while_a_sweep_runs_its_report_is_written_again_as_trials_end(
 def test_a_report_of_a_sweep_that_runs_says_how_far_it_is(tmp_path: Path) -> None:
     finished = Finished(tmp_path, SCORES)
     ended = write_report(finished.summary(), [], tmp_path)[0].read_text()
-    finished.search.trials = 10
+    more = Sweep(tmp_path / "sweep.yaml", {"search.trials": 10})
+    space = load_space(tmp_path / "space.yaml")
+    given = given_trials(more, space, {"synthetic": 16, "scenes": 8})
+    finished.sweep, finished.search = more, Search(more, space, given, finished.data)
     runs = write_report(finished.summary(), [], tmp_path)[0].read_text()
     assert "6 of 10 trials have ended" in runs and "have ended" not in ended
