@@ -72,7 +72,8 @@ def test_of_the_trunks_of_a_run_the_shorter_are_made_first(stages: WithoutWorker
     bring(stages, branch(30), branch(10), branch(20), branch(5, seed=1))
     trunks = [stage.settings for stage in stages.begun if stage.kind == "align_trunk"]
     assert [s["step"] for s in trunks if "seed" not in s] == [10, 20, 30]
-    assert [s["step"] for s in trunks][:2] == [10, 5] or [s["step"] for s in trunks][:2] == [5, 10]
+    steps = [s["step"] for s in trunks]
+    assert steps.index(5) < steps.index(30)  # another run does not wait for this one's
 
 
 def test_a_shorter_trunk_that_nobody_wants_any_more_is_not_waited_for(

@@ -79,7 +79,7 @@ def test_a_job_uploads_the_code_and_neither_results_data_environments_nor_secret
             file.truncate(64 * MEBIBYTE)
     package = tmp_path / "package.zip"
     assert {name for name in uploaded(project, package) if not name.endswith("/")} == wanted
-    assert package.stat().st_size < 2 * MEBIBYTE
+    assert package.stat().st_size < 4 * MEBIBYTE  # of what is left out, each file has 64
     with zipfile.ZipFile(package) as file:
         others = [name for name in file.namelist() if not name.startswith("tests/")]
         assert not any(b"planted-secret" in file.read(name) for name in others)

@@ -149,6 +149,8 @@ def test_ctrl_c_shows_and_writes_what_was_found_until_then(tmp_path: Path) -> No
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        # Whoever runs the tests in the background has it ignored, and it would be here too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     began = process.stdout.readline()

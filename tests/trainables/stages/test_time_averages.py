@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tests.toy import toy_execution, toy_trial
 from tests.trainables.toy_videos import run_chain, weights_of
-from trainables import training_loop
+from trainables import training_state
 from trainables.data.catalog import Dataset
 from trainables.stage import Stage
 from trainables.stage_run import StageStopped
@@ -203,7 +203,7 @@ def test_an_epoch_that_was_kept_without_its_checkpoint_is_kept_again(
     aligned = stages_of(datasets, "ema").weights.inputs["aligned"]
     whole, cut = StageStore(tmp_path / "whole"), StageStore(tmp_path / "cut")
     run_chain(aligned, whole, datasets)
-    save, saved = training_loop.save_checkpoint, 0
+    save, saved = training_state.save_checkpoint, 0
 
     def killed(folder: Folder, state: dict[str, Any]) -> None:
         nonlocal saved
@@ -213,7 +213,7 @@ def test_an_epoch_that_was_kept_without_its_checkpoint_is_kept_again(
         save(folder, state)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training_loop, "save_checkpoint", killed)
+        patch.setattr(training_state, "save_checkpoint", killed)
         with pytest.raises(KeyboardInterrupt):  # at the end of an epoch, its files written
             run_chain(aligned, cut, datasets, checkpoint_every_steps=1)
     assert cut.snapshots(aligned.identity).listed()
