@@ -129,6 +129,7 @@ class Watch:
         self.note_runs()
 
     def _trial_changed(self, record: TrialRecord) -> None:
+        self._roles_of(record.number)  # its stages have names before they are told
         self._terminal.trial(record)
         self._track_trial(record)
 

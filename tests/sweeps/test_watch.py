@@ -16,6 +16,7 @@ from rich.console import Console
 
 from cluster.tracking import Tracker
 from search_spaces.space import load_space
+from sweeps.planning.stage_facts import describe
 from sweeps.searching.given import given_trials
 from sweeps.searching.search import Search
 from sweeps.sweep import Sweep
@@ -44,6 +45,7 @@ class Life:
         self.uri = f"sqlite:///{folder}/mlflow.db"
         self.tracker = Tracker(self.uri, "toy", None)
         self.events: list[dict[str, Any]] = []
+        self.screen = io.StringIO()
 
     def open(self) -> Watch:
         settings = self.sweep.identity()
@@ -51,7 +53,7 @@ class Life:
         prepared: Any = SimpleNamespace(
             search=self.search, data=toy_data(), store=self.store, costs=None
         )
-        terminal = Terminal(Console(file=io.StringIO()), self.search.trials)
+        terminal = Terminal(Console(file=self.screen, width=200), self.search.trials)
         self.watch = Watch(prepared, self.tracker, terminal)
         self.watch._price_told = float("inf")  # nothing is to be priced
         self.watch.catch_up()
@@ -205,3 +207,14 @@ def test_a_stage_that_no_trial_wants_any_more_does_not_run_for_ever(
     assert found[f"stage {failed.identity}"].info.status == "FAILED"
     assert found["trial 1"].info.status == "KILLED"
     assert found["trial 2"].info.status == "FAILED"
+
+
+def test_the_stages_of_a_suggested_trial_are_told_by_what_they_train_on(tmp_path: Path) -> None:
+    life = Life(tmp_path)
+    life.open()
+    for _ in range(6):  # 5 baselines, then a suggestion
+        life.run_trial()
+    suggested = life.stages(5).weights
+    life.close()
+    told = [line for line in life.screen.getvalue().splitlines() if suggested.identity[:6] in line]
+    assert told and all(describe(suggested) in line for line in told)
