@@ -30,6 +30,7 @@ table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabu
 th { color: var(--soft); font-weight: 600; text-align: left; border-bottom: 2px solid var(--line); }
 th, td { padding: .35rem .9rem .35rem 0; vertical-align: top; }
 td { border-bottom: 1px solid var(--line); }
+td + td { white-space: nowrap; }
 tbody tr:hover { background: var(--tint); }
 td strong { color: var(--mark); }
 code { padding: .1em .3em; border-radius: 4px; background: var(--tint); font-size: .9em; }
