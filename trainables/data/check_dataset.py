@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -19,6 +18,7 @@ from rich.table import Table
 from trainables.data.catalog import Dataset, load_catalog
 from trainables.data.clip_checks import PROBLEMS, Found, Job, check_in_processes
 from trainables.data.clip_jobs import with_progress
+from trainables.data.command_line import at_least_one, parser_over_datasets
 
 EXAMPLES = 5  # paths shown for each problem; --report has all
 
@@ -122,36 +122,18 @@ def _write_report(path: Path, found: list[Found]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m trainables.data.check_dataset",
-        description=__doc__,
-        epilog=HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("catalog", type=Path, metavar="CATALOG", help="a catalog YAML")
-    parser.add_argument("names", nargs="+", metavar="NAME", help="a dataset of the catalog")
+    parser = parser_over_datasets("trainables.data.check_dataset", __doc__, HELP, work="decode")
     parser.add_argument("--report", type=Path, metavar="FILE", help="CSV of path,problem,reason")
     parser.add_argument(
-        "--frames", type=_positive, default=16, help="frames of a clip in training (default: 16)"
+        "--frames",
+        type=at_least_one,
+        default=16,
+        help="frames of a clip in training (default: 16)",
     )
     parser.add_argument(
         "--seconds", type=_seconds, default=2.7, help="length of its window (default: 2.7)"
     )
-    parser.add_argument(
-        "--workers",
-        type=_positive,
-        default=os.cpu_count() or 1,
-        metavar="N",
-        help="processes that decode (default: one for each CPU)",
-    )
     return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return number
 
 
 def _seconds(text: str) -> float:

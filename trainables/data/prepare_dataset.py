@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import os
 import shutil
 import sys
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ from rich.markup import escape
 
 from trainables.data.catalog import Dataset, load_catalog, written_out
 from trainables.data.clip_jobs import in_processes, with_progress
+from trainables.data.command_line import at_least_one, parser_over_datasets
 from trainables.data.reencode import Job, Prepared, Recipe, died, prepare_clips
 from trainables.data.suite import SuiteSettings, suite_lists
 from trainables.settings import load_yaml
@@ -132,30 +132,23 @@ def _add_to_catalog(into: Path, name: str, entry: Mapping[str, Any]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m trainables.data.prepare_dataset",
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("catalog", type=Path, metavar="CATALOG", help="a catalog YAML")
-    parser.add_argument("names", nargs="+", metavar="NAME", help="a dataset of the catalog")
+    module = "trainables.data.prepare_dataset"
+    parser = parser_over_datasets(module, __doc__, EXAMPLES, work="decode and encode")
     parser.add_argument("--into", type=Path, required=True, metavar="FOLDER")
     parser.add_argument(
-        "--short-side", type=int, default=256, help="pixels; smaller clips stay (default: 256)"
+        "--short-side",
+        type=at_least_one,
+        default=256,
+        help="pixels; smaller clips stay (default: 256)",
     )
     parser.add_argument(
-        "--gop", type=int, default=1, help="frames from key frame to key frame (default: 1)"
+        "--gop",
+        type=at_least_one,
+        default=1,
+        help="frames from key frame to key frame (default: 1)",
     )
     parser.add_argument(
         "--crf", type=int, default=20, help="x264's quality, lower is better (default: 20)"
-    )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=os.cpu_count() or 1,
-        metavar="N",
-        help="processes (default: one for each CPU)",
     )
     return parser
 

@@ -173,3 +173,12 @@ def test_a_subset_and_the_dataset_s_own_folder_are_refused(
     catalog.write_text(catalog.read_text().replace("root: videos", "root: set"))
     assert main([str(catalog), "set", "--into", str(tmp_path)]) == 2
     assert "choose another folder" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", ["--workers", "--gop", "--short-side"])
+def test_a_number_that_must_be_positive_is_refused_at_once(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([str(tmp_path / "none.yaml"), "set", "--into", str(tmp_path), option, "0"])
+    assert f"argument {option}: 0 is not at least 1" in capsys.readouterr().err
