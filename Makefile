@@ -1,7 +1,7 @@
 # Two commands: `make demo` and `make test`. Each makes the environment it needs in .venv first.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: demo ui test test-slow faults chaos check claim gestures clean help
+.PHONY: install demo ui test test-slow faults chaos check claim gestures clean help
 
 PORT ?= 5000
 STORAGE ?= runs
@@ -10,6 +10,8 @@ RUN := .venv/bin/python
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(INSTALLED) ## the environment in .venv, which the others make too
 
 demo: $(INSTALLED) ## the main job on the data it renders itself: 7 minutes or so on 2 cores
 	$(RUN) sweeps/mixing.py

@@ -115,9 +115,12 @@ def with_history(space: Space, sampler: str, trials: int, seed: int, objectives:
         if number >= trials - min(RUNNING, trials // 3):
             continue
         chance = draw.random()
-        ended = "pruned" if chance < 0.1 else "failed" if chance < 0.15 else "complete"
-        values = [draw.random() for _ in range(objectives)]
-        study.tell(number, ended, values if ended == "complete" else None)
+        if chance < 0.1:
+            study.tell(number, "pruned", None)
+        elif chance < 0.15:
+            study.tell(number, "failed", None)
+        else:
+            study.tell(number, "complete", [draw.random() for _ in range(objectives)])
     return study
 
 

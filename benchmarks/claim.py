@@ -114,23 +114,27 @@ def run_seed(seed: int) -> dict[str, Any]:
         "equal, after stage 1": STAGE_1,
     }
     scores: dict[str, Any] = {arm: report_scores(sweep, trials[name]) for arm, name in arms.items()}
-    scores |= {"chosen": chosen, "world": world_hash(sweep.settings.datasets.demo_world)}
+    scores |= {"chosen": chosen, "world": world_of(sweep)}
     write_json(sweep.folder, "claim.json", scores)
     return scores
 
 
+def world_of(sweep: Sweep) -> str:
+    settings = sweep.settings.datasets.demo_world
+    assert settings is not None
+    return world_hash(settings)
+
+
 def report_scores(sweep: Sweep, trial: Mapping[str, Any]) -> dict[str, float]:
     """The trial's probes on the report split, in this process; train features are there."""
-    world = Path(sweep.disk.url) / "worlds" / world_hash(sweep.settings.datasets.demo_world)
+    world = Path(sweep.disk.url) / "worlds" / world_of(sweep)
     data = load_catalog(world / "catalog.yaml")
     store = StageStore(sweep.storage / "stages")
     stages = trial_stages(parse(TrialConfig, trial["config"], "trial"), data, split="report")
     for stage in stages.all():
         run_stage(stage, store, data, sweep.settings.execution.tasks, lambda: False)
-    scores = {
-        name: 100 * store.record(stage.identity).metrics["accuracy"]
-        for name, stage in stages.scored.items()
-    }
+    records = {name: store.record(stage.identity) for name, stage in stages.scored.items()}
+    scores = {name: 100 * record.metrics["accuracy"] for name, record in records.items() if record}
     return scores | {"mean": statistics.mean(scores.values())}
 
 

@@ -206,7 +206,7 @@ def wrong_frames(data: Dataset, stream: Mixture, decode: dict[str, Decode]) -> d
                 seconds=CLIP.seconds,
                 short_side=256,
                 keep_bytes=0,
-                video_reader=name,  # type: ignore[arg-type]
+                video_reader=name,
             )
             reads[f"ours_{name}"] = reader.read(path, position, None)
         for name, read in reads.items():

@@ -149,7 +149,9 @@ def coverage(kind: str, sweeps: int, trials: int, last: int) -> dict[str, float]
             )
         )
     names = ("proposed", "best", "width", "regret", "expected_regret", "above")
-    return {n: round(float(v), 3) for n, v in zip(names, np.mean(rows, axis=0), strict=True)}
+    return {
+        n: round(float(v), 3) for n, v in zip(names, np.mean(np.array(rows), axis=0), strict=True)
+    }
 
 
 def main() -> None:

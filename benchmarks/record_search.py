@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -102,11 +103,19 @@ def recorded(sweep: Sweep, world: int) -> dict[str, Any]:
             {
                 "values": record.values,
                 "scores": record.scores,
-                "heldout": [point["value"] for point in record.intermediate],
+                "heldout": heldout(store, record.stages["align"]),
                 "stages": [identity[:8] for identity in record.stages.values()],
             }
         )
     return {"world": world, "stages": stages, "trials": trials}
+
+
+def heldout(store: StageStore, identity: str) -> list[float]:
+    """The alignment's held-out accuracy by epoch, as the mean over its sources."""
+    return [
+        statistics.mean(value for name, value in point.items() if name.startswith("heldout/"))
+        for point in store.progress(identity)
+    ]
 
 
 def as_lines(table: dict[str, Any]) -> str:

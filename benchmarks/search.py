@@ -189,13 +189,13 @@ def average(trials: Mapping[int, Mapping[str, Trial]]) -> dict[str, Trial]:
     """As if one trial trained all seeds at the mean cost; stages are named by the first seed's."""
     first, *others = trials.values()
     stages = {i: s for trial in first.values() for i, s in trial.stages.items()}
-    of_all: dict[str, list[float]] = {identity: [seconds] for identity, seconds in stages.items()}
+    of_all: dict[str, list[float]] = {identity: [alone] for identity, alone in stages.items()}
     for other in others:
         paired: dict[str, float] = {}
         for key, trial in first.items():
             paired |= dict(zip(trial.stages, other[key].stages.values(), strict=True))
-        for identity, seconds in paired.items():
-            of_all[identity].append(seconds)
+        for identity, alone in paired.items():
+            of_all[identity].append(alone)
     seconds = {identity: statistics.mean(each) for identity, each in of_all.items()}
     return {
         key: Trial(

@@ -196,8 +196,7 @@ def key_of(config: Mapping[str, Any]) -> str:
 
 def clips_trained(store: StageStore) -> int:
     """By all stages of pre-training in the store, as their records say."""
-    records = [store.record(path.parent.name) for path in store.root.glob("*/record.json")]
-    return int(sum(r.cost["clips"] for r in records if r and r.stage["kind"] in PRETRAINED))
+    return int(sum(r.cost["clips"] for r in store.records() if r.stage["kind"] in PRETRAINED))
 
 
 def clips_alone(trials: Sequence[TrialConfig], data: Mapping[str, Dataset]) -> int:
@@ -244,8 +243,9 @@ class Work:
             self.sweep.trial_with({**together, "average.coefficient": c}, "sample")
             for c in COEFFICIENTS
         ]
-        store = StageStore(Path(tempfile.mkdtemp(dir=self._made())) / "stages")
-        shutil.copytree(self.folder / "stage_1", store.root)
+        stages = Path(tempfile.mkdtemp(dir=self._made())) / "stages"
+        shutil.copytree(self.folder / "stage_1", stages)
+        store = StageStore(stages)
         self.run([e for t in trials for e in trial_stages(t, self.data).scored.values()], store)
 
     def side_by_side(

@@ -264,10 +264,10 @@ def naive_trial(uri: str, name: str, settings: dict[str, Any]) -> None:
     for key, value in as_parameters(settings).items():
         client.log_param(run, key, value)
     for point in curve():
-        for name, value in point.items():
-            client.log_metric(run, name, value, step=int(point["epoch"]))
-    for name, value in SCORES.items():
-        client.log_metric(run, name, value)
+        for metric, number in point.items():
+            client.log_metric(run, metric, number, step=int(point["epoch"]))
+    for metric, score in SCORES.items():
+        client.log_metric(run, metric, score)
     client.set_terminated(run)
 
 

@@ -54,7 +54,9 @@ def main() -> int:
     world = sweep.settings.datasets.demo_world
     assert world is not None
     with tempfile.TemporaryDirectory() as folder, connected():
-        data = load_catalog(render_world(world, Path(folder) / "worlds", workers=2))
+        data = load_catalog(
+            render_world(world, Path(folder) / "worlds", 2, lambda done, total: None)
+        )
         stages = StagesHandle(StageStore(Path(folder) / "stages"), data, sweep.settings.execution)
         beside = []
         for seed in range(arguments.stages):

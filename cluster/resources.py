@@ -234,10 +234,12 @@ def _times(shape: Shape, cluster: Cluster) -> int:
 def driver_resources(name: str | None) -> dict[str, float]:
     """What each process that only waits holds of the resource `name`, which says where it runs.
 
+    Nothing on a single node that stays single: there is no other place.
+
     Raises:
-        ValueError: no node has it.
+        ValueError: there are nodes to choose from and none has it.
     """
-    if name is None:
+    if name is None or (len(_alive_nodes()) == 1 and not nodes_that_may_start()):
         return {}
     if not ray.cluster_resources().get(name):
         raise ValueError(

@@ -18,6 +18,6 @@ for file in "${names[@]}"; do
     failed=1
   fi
 done
-echo "Ray: $(alive_nodes) nodes alive, http://$HOST:$DASHBOARD_PORT"
+echo "Ray: $(alive_nodes | wc -l) nodes alive, http://$HOST:$DASHBOARD_PORT"
 echo "MLflow: http://$HOST:$MLFLOW_PORT"
 exit "$failed"

@@ -16,7 +16,7 @@ find_programs() {
     command -v "$name" >/dev/null || fail "$name is missing: apt-get install curl util-linux"
   done
   for name in python ray mlflow; do
-    [[ -x "$BIN/$name" ]] || fail "$BIN/$name is missing: run make, or set SWEEPS_BIN to its folder"
+    [[ -x "$BIN/$name" ]] || fail "$BIN/$name is missing: run make install, or set SWEEPS_BIN to its folder"
   done
   "$BIN/python" -c 'import psycopg2' 2>/dev/null ||
     fail "psycopg2 is missing: $BIN/python -m pip install -c constraints.txt -e '.[server]'"
@@ -129,19 +129,20 @@ start_ray() {
 
 # The head's agent, which starts jobs, comes after the node.
 takes_jobs() { ask "$AGENT_PORT" /api/local_raylet_healthz; }
-a_node_is_alive() { (($(alive_nodes) > 0)); }
+a_node_is_alive() { [[ -n "$(alive_nodes)" ]]; }
 
 # Each with a folder of its own, as on machines of their own: in a shared one, a node that unpacks a
 # job's files replaces those in which the job runs.
 # One after another: `ray start` gives up after 30 s, which many at once can take on a busy machine.
 start_worker() {
-  local before
-  before=$(alive_nodes)
+  local before tries
+  before=$(alive_nodes) # one that was just lost may be among them
   for _ in {1..3}; do
     launch "$1" "$BIN/ray" start "${common[@]}" --num-cpus "$CPUS" --num-gpus 0 \
       --dashboard-agent-listen-port 0 --temp-dir "$FOLDER/n${1#worker-}" --address "$HOST:$GCS_PORT"
-    while pid_of "$1" >/dev/null; do
-      (($(alive_nodes) > before)) && return
+    for ((tries = 0; tries < 240; tries++)); do
+      [[ -z "$(comm -13 <(echo "$before") <(alive_nodes))" ]] || return 0
+      pid_of "$1" >/dev/null || break
       sleep 0.5
     done
     end "$1" KILL

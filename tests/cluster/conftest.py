@@ -35,7 +35,7 @@ class Executions:
     attempts: int = 2
     hang_seconds: float | None = None
     first_step_seconds: float | None = None
-    driver_resource: str | None = None
+    driver_resource: str | None = "on_demand"  # which no single node needs
 
 
 Start = Callable[..., StagesHandle]

@@ -71,7 +71,7 @@ def test_two_trials_want_one_stage_and_it_is_trained_once(start: Start) -> None:
 
 def test_the_first_trial_is_killed_and_the_second_gets_what_was_trained_once(start: Start) -> None:
     stages, wanted = start(), stage("probe", steps=8, pause=0.3)
-    killed = WaitingTrial.remote()
+    killed = WaitingTrial.remote()  # type: ignore[attr-defined]
     pid = get(killed.pid.remote())
     lost = killed.want.remote(stages, wanted, 1)
     until(lambda: steps(stages, wanted))

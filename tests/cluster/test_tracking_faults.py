@@ -163,7 +163,7 @@ def check_mlflow_holds_all(uri: str, sweep: Path, name: str = "toy") -> None:
     assert parents == {parent.info.run_id}
 
     store = StageStore(sweep.parent / "runs" / "stages")
-    finished = {path.parent.name for path in store.root.glob("*/record.json")}
+    finished = {record.identity for record in store.records()}
     assert finished == {key for kind, key in named if kind == "stage"}
     for identity in finished:
         told = {point["epoch"]: point["loss"] for point in store.progress(identity)}

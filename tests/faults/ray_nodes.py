@@ -123,9 +123,9 @@ class RayNodes:
 
     def add_node(self, cpus: int = 1) -> Node:
         number = len(self.nodes)
-        before = len(self.alive())
+        before = set(self.alive())  # one that was just killed may be among them
         node = self._start(f"node-{number}", f"--address={self.address}", f"--num-cpus={cpus}")
-        until(lambda: len(self.alive()) > before, seconds=120)
+        until(lambda: set(self.alive()) - before, seconds=120)
         return node
 
     def alive(self) -> dict[str, int]:

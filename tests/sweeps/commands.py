@@ -52,7 +52,8 @@ def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     """Ours without what would point at another Ray, or at the cluster tests' stand-in."""
     others = ("RAY_", "SWEEPS_", "MLFLOW_", "PYTHONPATH")
     ours = {key: value for key, value in os.environ.items() if not key.startswith(others)}
-    patient = {"RAY_raylet_start_wait_time_s": "120"}  # a node starts slowly on a busy machine
+    # On a busy machine a node starts slowly, and workers that are nice get nothing done.
+    patient = {"RAY_raylet_start_wait_time_s": "120", "RAY_worker_niceness": "0"}
     return {**ours, **patient, **(more or {})}
 
 

@@ -254,8 +254,10 @@ def test_an_address_of_mlflow_with_a_password_is_refused_and_not_shown(tmp_path:
 
 
 def test_public_weights_that_may_have_seen_people_need_leave(tmp_path: Path) -> None:
-    overrides = {"trial__start": {"weights": "timm", "path": "vit.safetensors"}}
-    overrides["trial__model__vit__positions"] = "imported"
+    overrides = {
+        "trial__start": {"weights": "timm", "path": "vit.safetensors"},
+        "trial__model__vit__positions": "imported",
+    }
     sweep = Sweep(write_toy_sweep(tmp_path, **overrides), {})
     with pytest.raises(ValueError, match="most likely with real people.*allow_real_humans: true"):
         check_models(sweep, load_space(sweep.space_file))

@@ -23,7 +23,7 @@ class _TraceTraining:
             execute(module)
             module._step = _traced(module._step, module.rank)
 
-        spec.loader.exec_module = and_trace
+        spec.loader.exec_module = and_trace  # type: ignore[method-assign]
         return spec
 
 

@@ -44,7 +44,7 @@ def test_fine_tuning_trains_the_trunk_and_an_augmented_probe_the_head_alone(
 def test_an_augmented_probe_sees_features_without_drop_path(
     datasets: dict[str, Dataset], tmp_path: Path
 ) -> None:
-    losses = {"finetune": set(), "augmented_probe": set()}
+    losses: dict[str, set[float]] = {"finetune": set(), "augmented_probe": set()}
     for kind, found in losses.items():
         for drop_path in (0.0, 0.9):
             stage = trained_on_low(kind, datasets, drop_path)
