@@ -196,6 +196,6 @@ def test_intervals_of_simulated_sweeps_mostly_hold_the_truth(kind: str, sweeps: 
         decision, truth = run_sweep(kind, number, trials=12, last=0)
         low, high = interval(decision.drawn_losses[:, decision.proposed])
         true = float(truth(decision.candidates).mean(axis=0)[decision.proposed])
-        held, width = held + bool(low <= true <= high), width + (high - low) / sweeps
+        held, width = held + bool(low <= true <= high), width + float(high - low) / sweeps
     assert held >= 0.75 * sweeps  # of a coverage of 0.9: missed once in 40 such tests
     assert width < 0.03  # of three standard deviations of one trial: it says something
