@@ -131,27 +131,28 @@ class StageStore:
         if again is not None and again.given_up:
             cost = {name: value + again.cost[name] for name, value in cost.items()}
             folder.delete(["record.json"])
-        files = {role: f"snapshots/{name}" for role, name in (kept or {}).items()}
+        snapshots = {role: f"snapshots/{name}" for role, name in (kept or {}).items()}
+        written: dict[str, str] = {}
         for name, write_file in write.items():
             role, _, suffix = name.partition(".")
-            files[role] = f"{role}-{token}.{suffix}"
+            written[role] = f"{role}-{token}.{suffix}"
             content = io.BytesIO()
             write_file(content)
-            folder.write(files[role], content.getbuffer())
+            folder.write(written[role], content.getbuffer())
         record = Record(
             identity=stage.identity,
             stage=stage.described(),
             metrics=metrics,
             cost=cost,
-            files=files,
+            files={**snapshots, **written},
             mixture=mixture or {},
             trained_on=trained_on or {},
             attempts=self.attempts(stage.identity),
             finished_at=time.time(),
         )
         text = json.dumps(asdict(record), indent=1, allow_nan=False)
-        if not folder.create("record.json", text.encode()):  # another was first
-            folder.delete(files.values())
+        if not folder.create("record.json", text.encode()):
+            folder.delete(written.values())  # another was first; it may share the snapshots
         if stage.kind in TRUNKS:
             self._line(stage.line).write(f"{stage.settings['step']}-{stage.identity}", b"")
         self.clean(stage.identity)

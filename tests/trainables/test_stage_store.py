@@ -38,6 +38,18 @@ def test_the_first_record_wins_and_the_losers_files_go(tmp_path: Path) -> None:
     assert len(store.folder(STAGE.identity).listed()) == 2  # record and one weights file
 
 
+def test_the_loser_leaves_the_snapshots_that_it_shares_with_the_winner(tmp_path: Path) -> None:
+    # Both went on from one checkpoint, which names the snapshots made before it.
+    store, kept = StageStore(tmp_path), {"epoch_1": "epoch_1-aa.txt"}
+    store.snapshots(STAGE.identity).write("epoch_1-aa.txt", b"after one epoch")
+    for text in (b"first", b"second"):
+        write = {"weights.txt": lambda file, text=text: file.write(text)}
+        store.publish(STAGE, write=write, kept=kept, metrics={}, cost={})
+    assert store.file(STAGE.identity, "epoch_1").read_text() == "after one epoch"
+    assert store.file(STAGE.identity, "weights").read_text() == "first"
+    assert len(store.folder(STAGE.identity).listed()) == 3  # record, weights and snapshot
+
+
 def _publish_in_process(root: Path, number: int) -> None:
     publish(StageStore(root), f"process {number}", loss=float(number))
 
