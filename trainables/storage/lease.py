@@ -86,15 +86,14 @@ class Lease:
 
     def take(self) -> bool:
         """Whether this process now holds it: it is free, or was and another was not faster."""
-        latest = _latest(self._folder)
+        earlier = _names(self._folder)
         if self.holder() is not None:
             return False
-        number = _number(latest) + 1
+        number = max(map(_number, earlier), default=0) + 1
         if not self._folder.create(f"{number}.json", self._content()):
             return False
         self._number = number
-        if latest is not None:
-            self._folder.delete([latest])
+        self._folder.delete(earlier)
         return True
 
     def renew(self) -> bool:
@@ -118,7 +117,7 @@ class Lease:
         folder = self._folder.impatient()
         try:
             if self._is_ours(folder):
-                folder.remove()
+                folder.delete([self._name()])  # not the folder: another may be writing there
         except OSError:
             pass
         self._number = 0
@@ -140,14 +139,16 @@ class Lease:
         return json.dumps(content).encode()
 
 
+def _names(folder: Folder) -> list[str]:
+    return [file.name for file in folder.listed() if NAME.fullmatch(file.name)]
+
+
 def _latest(folder: Folder) -> str | None:
-    names = [file.name for file in folder.listed() if NAME.fullmatch(file.name)]
-    return max(names, key=_number, default=None)
+    return max(_names(folder), key=_number, default=None)
 
 
-def _number(name: str | None) -> int:
-    match = NAME.fullmatch(name or "")
-    return int(match[1]) if match else 0
+def _number(name: str) -> int:
+    return int(name.removesuffix(".json"))
 
 
 def _process(pid: int) -> str | None:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,6 +90,31 @@ def test_one_that_was_lost_is_not_taken_for_another_of_the_same_number(folder: F
     folder.remove()  # as after another had taken it, and given it back
     assert second.take()
     assert not stood_still.renew() and second.renew()
+
+
+def test_one_that_is_given_back_while_the_next_takes_it_leaves_that_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = Lease(Folder(str(tmp_path)), 0), Lease(Folder(str(tmp_path)), 0)
+    assert first.take()  # and it lapses at once
+    make = os.makedirs
+
+    def make_and_give_back(*arguments: Any, **options: Any) -> None:
+        make(*arguments, **options)
+        first.give_back()
+
+    monkeypatch.setattr(os, "makedirs", make_and_give_back)
+    assert second.take() and second.is_held()
+
+
+def test_taking_clears_what_earlier_holders_have_left(folder: Folder) -> None:
+    left = Lease(folder, 3600)
+    assert left.take()
+    content = folder.read("1.json")
+    folder.write("2.json", content)  # it died as it took the second
+    mine = Lease(folder, 0)
+    assert mine.take()
+    assert [file.name for file in folder.listed()] == ["3.json"]
 
 
 def test_a_damaged_lease_is_an_error_that_names_it(tmp_path: Path) -> None:
