@@ -30,6 +30,11 @@ LEFT_OUT = (
     ".env.local",
     ".netrc",
     "cluster/launch/.env",
+    ".sweeps.env",
+    "cluster/launch/production.env",
+    "id_rsa",
+    "google-credentials.json",
+    ".aws/credentials",
     "cluster/ray.token",
     "key.pem",
 )
