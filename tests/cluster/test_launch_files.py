@@ -184,6 +184,13 @@ def test_the_job_and_the_cluster_on_kubernetes_are_the_same_cluster_on_the_same_
     assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
 
 
+def test_a_pod_on_kubernetes_is_given_longer_than_ray_takes_to_drain_its_node() -> None:
+    from ray._private.ray_constants import RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S as DRAIN_SECONDS
+
+    (workers,) = read("raycluster.yaml")["spec"]["workerGroupSpecs"]
+    assert workers["template"]["spec"]["terminationGracePeriodSeconds"] > DRAIN_SECONDS
+
+
 def test_images_have_the_versions_of_the_constraints_file() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     docker = (LAUNCH / "Dockerfile").read_text()
