@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from sweeps.searching.search import Search
+from sweeps.watching.guarded import guarded
 
 WRITE_SECONDS = 20.0  # between two reports
 SHARE_OF_TIME = 0.05  # at most, of one core: a report of a thousand trials takes its time
@@ -32,15 +33,14 @@ class LiveReport:
         return sum(record.finished for record in self._search.records)
 
     def _run(self) -> None:
-        pause = WRITE_SECONDS
+        pause, write = WRITE_SECONDS, guarded(self._write_what_is_new)
         while not self._stop.wait(pause):
-            finished = self._finished()
-            if finished == self._written:
-                continue
             began = time.monotonic()
-            try:
-                self._write()
-                self._written = finished
-            except OSError:  # the storage refuses: tried again; the sweep does not end for it
-                pass
+            write()
             pause = max(WRITE_SECONDS, (time.monotonic() - began) / SHARE_OF_TIME)
+
+    def _write_what_is_new(self) -> None:
+        finished = self._finished()
+        if finished != self._written:
+            self._write()
+            self._written = finished

@@ -18,6 +18,7 @@ from sweeps.planning.costs import rate_key
 from sweeps.planning.stage_facts import describe, stage_clips
 from sweeps.records import write_json
 from sweeps.searching.search import Search
+from sweeps.watching.guarded import guarded
 from sweeps.watching.usage import USAGE, Usage
 from trainables.data.catalog import Dataset
 from trainables.stage import Stage, canonical_hash
@@ -73,8 +74,9 @@ class Heartbeat:
         self._write(STAGES, self._state([], ended=True))
 
     def _run(self) -> None:
+        beat = guarded(self.beat)  # the actor may be away, and a record not to be read
         while not self._stop.is_set():
-            self.beat()
+            beat()
             self._stop.wait(CHANGE_SECONDS)
 
     def beat(self) -> None:

@@ -19,6 +19,7 @@ from sweeps.records import TrialRecord
 from sweeps.reporting.curves import curve_stages
 from sweeps.reporting.summary import report_stages
 from sweeps.searching.trial_names import trial_name
+from sweeps.watching.guarded import guarded
 from sweeps.watching.terminal import Terminal
 from trainables.stage import TRAINED, Stage
 from trainables.stage_store import Record
@@ -105,19 +106,21 @@ class Watch:
         """Write down the runs that MLflow has made for trials."""
         for number in sorted(self._nameless):
             if run := self._tracker.trial_run(number):
-                self._nameless.discard(number)
                 self._search.tracked(number, run)
+                self._nameless.discard(number)
 
     def _run(self) -> None:
+        drain = guarded(self._drain)  # what it did not send, `catch_up` does
         while not self._stop.wait(POLL_SECONDS):
-            self._drain()
-        self._drain()
+            drain()
+        drain()
 
     def _drain(self) -> None:
         """Beginnings, then stages, then ends: a trial that has ended links its stages."""
-        changes = [self._changed.get() for _ in range(self._changed.qsize())]
         assert self._events is not None
+        changed = self._changed.qsize()  # taken once the events that led to them are there
         events, self._next_event = self._events(self._next_event)
+        changes = [self._changed.get() for _ in range(changed)]
         for record in changes:
             if not record.finished:
                 self._trial_changed(record)

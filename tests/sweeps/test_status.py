@@ -226,6 +226,30 @@ def test_what_was_held_and_idle_is_summed_over_all_lives_of_a_sweep_and_kept(
     assert read_usage(toy.sweep.folder, "GPU").up == 0  # another thing is counted from now on
 
 
+def test_the_heartbeat_goes_on_after_the_actor_was_away_and_says_so_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    toy, asked = Toy(tmp_path), 0
+
+    def away_at_first() -> list[dict[str, Any]]:
+        nonlocal asked
+        asked += 1
+        if asked <= 3:
+            raise RuntimeError("the actor died")
+        return []
+
+    monkeypatch.setattr(toy, "status", away_at_first)
+    monkeypatch.setattr(sweeps.watching.heartbeat, "CHANGE_SECONDS", 0.01)
+    toy.heartbeat.start()
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "runs/toy/stages.json").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert toy.seen().life == "runs"
+    toy.heartbeat.stop()
+    assert caplog.text.count("failed, and is done again: RuntimeError('the actor died')") == 1
+
+
 def test_an_end_is_not_promised_while_a_kind_is_untimed_or_nothing_is_at_work(
     tmp_path: Path,
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -45,6 +46,7 @@ class Life:
         self.uri = f"sqlite:///{folder}/mlflow.db"
         self.tracker = Tracker(self.uri, "toy", None)
         self.events: list[dict[str, Any]] = []
+        self.away, self.asked = False, 0
         self.screen = io.StringIO()
 
     def open(self) -> Watch:
@@ -58,8 +60,14 @@ class Life:
         self.watch._price_told = float("inf")  # nothing is to be priced
         self.watch.catch_up()
         self.search.listen(self.watch.changed)
-        self.watch.follow(lambda since: (self.events[since:], len(self.events)))
+        self.watch.follow(self.told)
         return self.watch
+
+    def told(self, since: int) -> tuple[list[dict[str, Any]], int]:
+        self.asked += 1
+        if self.away:
+            raise RuntimeError("the actor died")
+        return self.events[since:], len(self.events)
 
     def close(self) -> dict[str, Run]:
         self.watch.stop()
@@ -207,6 +215,20 @@ def test_a_stage_that_no_trial_wants_any_more_does_not_run_for_ever(
     assert found[f"stage {failed.identity}"].info.status == "FAILED"
     assert found["trial 1"].info.status == "KILLED"
     assert found["trial 2"].info.status == "FAILED"
+
+
+def test_what_happens_while_the_actor_is_away_is_told_when_it_is_back(life: Life) -> None:
+    life.away, life.asked = True, 0
+    life.run_trial()
+    deadline = time.monotonic() + 60
+    while not life.asked:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    life.away = False
+    life.watch.stop()
+    assert "trial 0" in life.screen.getvalue()
+    life.tracker.wait()
+    assert life.runs()["trial 0"].info.status == "FINISHED"
 
 
 def test_the_stages_of_a_suggested_trial_are_told_by_what_they_train_on(tmp_path: Path) -> None:
