@@ -22,6 +22,7 @@ from trainables.data.catalog import Dataset
 from trainables.intermediate_probes import IntermediateProbes
 from trainables.stage import Stage
 from trainables.stage_store import StageStore
+from trainables.storage.folder import while_waiting
 
 DEATHS = (NodeDiedError, OutOfMemoryError, RayActorError, WorkerCrashedError)
 
@@ -62,6 +63,7 @@ def work(attempt: Attempt, rank: int = 0) -> str | None:
         return answer
 
     beat = pulse(lambda: stages.beat.remote(identity, rank))
+    before = while_waiting.set(lambda: stages.waits.remote(identity))
     try:
         run_stage(
             attempt.stage,
@@ -76,6 +78,8 @@ def work(attempt: Attempt, rank: int = 0) -> str | None:
         pass
     except (ValueError, NonFiniteLoss) as error:
         return str(error)
+    finally:
+        while_waiting.reset(before)
     return None
 
 

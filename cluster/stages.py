@@ -108,6 +108,10 @@ class Stages:
         """A worker says that it has taken a step. Whether it must leave that place."""
         return self._watch.beat(identity, rank)
 
+    async def waits(self, identity: str) -> None:
+        """A worker says that the storage refuses, and that it waits for it."""
+        self._watch.waits(identity)
+
     async def next_order(
         self, gang: str, rank: int, number: int, mistake: str | None
     ) -> tuple[int, Attempt] | None:

@@ -88,6 +88,10 @@ class VitalSigns:
         self._silent[rank] = 0.0
         self._stepped.add(rank)
 
+    def waits(self) -> None:
+        """One waits for a storage that refuses, and the others for it: none of them is stuck."""
+        self._silent = dict.fromkeys(self._silent, 0.0)
+
     def tick(self, seconds: float) -> str | None:
         """Let time pass. Why the attempt counts as stuck; None if it does not."""
         for rank in self.workers:
@@ -141,6 +145,10 @@ class Watch:
         signs.beat(rank)
         signs.told_to_leave = signs.told_to_leave or self.must_leave(signs)
         return signs.told_to_leave
+
+    def waits(self, identity: str) -> None:
+        if identity in self._signs:
+            self._signs[identity].waits()
 
     def must_leave(self, signs: VitalSigns) -> bool:
         return bool(signs.nodes() & self.going)

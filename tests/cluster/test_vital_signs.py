@@ -1,11 +1,22 @@
 from __future__ import annotations
 
+import errno
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import psutil
 import pytest
 
+from cluster.stage_runs import Attempt, work
 from cluster.vital_signs import HangLimits, Process, VitalSigns
 from tests.cluster.conftest import Start
 from tests.cluster.test_stages import get, stage, states, steps, want, worker_pid
+from tests.toy import toy_execution
+from trainables.stage import Stage
+from trainables.stage_store import StageStore
+from trainables.storage.folder import Folder
+from trainables.storage.local_files import LocalFiles
 
 
 def process(number: int) -> Process:
@@ -41,6 +52,51 @@ def test_without_limits_nothing_hangs_and_a_worker_that_is_not_there_yet_is_not_
     of.beat(0)
     assert of.tick(1e9) is None
     assert VitalSigns(HangLimits(seconds=1, first_step_seconds=1)).tick(1e9) is None
+
+
+def test_who_waits_for_the_storage_is_not_stuck_nor_are_those_who_wait_for_him() -> None:
+    of = signs(seconds=10, first=100)
+    of.beat(0)
+    of.waits()  # the worker that writes a checkpoint; the other is in a collective operation
+    for _ in range(5):
+        assert of.tick(9) is None
+        of.waits()
+    assert of.tick(11) == "no step for 10 s (worker 0 on host0)"  # the other has taken none yet
+
+
+def test_a_worker_says_that_it_waits_for_a_disk_that_is_full_with_a_stand_in_for_the_actor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[tuple[Any, ...]] = []
+    refusals = [OSError(errno.ENOSPC, "No space left on device") for _ in range(2)]
+    put = LocalFiles.write
+
+    def write(self: LocalFiles, path: str, data: bytes) -> None:
+        if refusals:
+            raise refusals.pop()
+        put(self, path, data)
+
+    def checkpoint(wanted: Stage, store: StageStore, *_: Any) -> None:
+        store.checkpoint(wanted.identity).write("last.pt", b"state")
+
+    monkeypatch.setattr(LocalFiles, "write", write)
+    monkeypatch.setattr("trainables.stages.run.run_stage", checkpoint)
+    monkeypatch.setattr("trainables.storage.folder.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(Process, "this", lambda: process(0))
+    monkeypatch.setattr("cluster.stage_runs.ray.get", lambda reference: {})
+    heard = SimpleNamespace(remote=lambda *what: said.append(what))
+    ignored = SimpleNamespace(remote=lambda *what: None)
+    attempt = Attempt(
+        stage=stage(),
+        store=StageStore(Folder(str(tmp_path), patience_seconds=60)),
+        datasets=None,
+        execution=toy_execution(),
+        stages=SimpleNamespace(at_work=ignored, beat=ignored, unwanted=ignored, waits=heard),
+        probes=None,
+    )
+    assert work(attempt) is None
+    assert said == [(stage().identity,)] * 2
+    assert attempt.store.checkpoint(stage().identity).read("last.pt") == b"state"
 
 
 @pytest.mark.usefixtures("two_cpus")

@@ -10,6 +10,7 @@ import errno
 import logging
 import time
 from collections.abc import Callable, Iterable
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -26,6 +27,9 @@ PASSING = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ESTALE),
     *(errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENOTCONN, errno.EAGAIN),
 }
+
+# Called before each pause in which a storage that refuses is waited for: who waits is not stuck.
+while_waiting: ContextVar[Callable[[], object]] = ContextVar("while_waiting", default=lambda: None)
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -117,6 +121,7 @@ class Folder:
                 if error.errno not in PASSING or left <= 0:
                     raise
                 log.warning("storage %s: %s; asked again for up to %.0f s", self, error, left)
+                while_waiting.get()()
                 time.sleep(min(pause, left))
                 pause = min(2 * pause, LONGEST_PAUSE)
 
