@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -113,7 +114,7 @@ def _curve(metrics: Mapping[str, Any]) -> str:
 
 
 def print_leaderboard(summary: Mapping[str, Any], console: Console) -> None:
-    """Trials by score, the recommended one marked; what failed; where to look next."""
+    """Trials by score, the recommended one and the Pareto front marked; what failed; the cost."""
     downstream: Sequence[str] = summary["downstream"]
     table = Table(title="Leaderboard (selection split)", title_justify="left", header_style="bold")
     for column in (
@@ -129,10 +130,12 @@ def print_leaderboard(summary: Mapping[str, Any], console: Console) -> None:
         numeric = column in ("trial", "score", *downstream, "report split", "device time")
         table.add_column(column, justify="right" if numeric else "left")
     best = (summary["recommended"] or {}).get("trial")
+    pareto = summary["pareto"]  # None where there is but one objective
+    front = pareto["front"] if pareto else []
     for trial in summary["trials"]:
         report = trial["report"]
         table.add_row(
-            "★" if trial["number"] == best else "",
+            "★" * (trial["number"] == best) + "◆" * (trial["number"] in front),
             str(trial["number"]),
             trial["name"],
             _percent(trial["score"]),
@@ -143,6 +146,11 @@ def print_leaderboard(summary: Mapping[str, Any], console: Console) -> None:
             style="bold green" if trial["number"] == best else None,
         )
     console.print(table)
+    if front:
+        console.print(
+            f"◆ Pareto front of {' and '.join(map(escape, pareto['objectives']))}: no trial beats "
+            "these in all of them; the recommendation (★) goes by the score alone."
+        )
     if summary["recommended"]:
         console.print(
             f"Recommended: [bold]trial {best}, {summary['recommended']['name']}[/bold] "

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.console import Console
 
 from sweeps.reporting.report import write_report
+from sweeps.watching.terminal import print_leaderboard
 from tests.sweeps.test_report import Finished
 
 BOTH = {"search__objectives": ["score", "gpu_hours"]}
@@ -50,3 +54,24 @@ def test_a_front_of_nothing_is_no_error(tmp_path: Path) -> None:
     summary = Finished(tmp_path, {}, **BOTH).summary()
     assert summary["pareto"]["front"] == [] and summary["recommended"] is None
     assert "nothing is recommended" in write_report(summary, [], tmp_path)[0].read_text()
+
+
+def leaderboard(summary: dict[str, Any]) -> tuple[dict[str, str], str]:
+    """What stands before each trial's number, and all that was printed."""
+    console = Console(width=160, record=True, file=io.StringIO())
+    print_leaderboard(summary, console)
+    said = console.export_text()
+    rows = [line.split("│")[1:3] for line in said.splitlines() if line.startswith("│")]
+    return {number.strip(): mark.strip() for mark, number in rows}, said
+
+
+def test_the_leaderboard_marks_the_front_beside_the_recommended_trial(tmp_path: Path) -> None:
+    marks, said = leaderboard(Finished(tmp_path, SCORES, **BOTH).summary())
+    assert marks["3"] == "★◆" and marks["0"] == "◆"
+    assert {marks[number] for number in ("1", "2", "4", "5")} == {""}
+    assert "◆ Pareto front of score and gpu_hours" in said
+
+
+def test_the_leaderboard_of_one_objective_marks_no_front(tmp_path: Path) -> None:
+    marks, said = leaderboard(Finished(tmp_path, SCORES).summary())
+    assert marks["3"] == "★" and "◆" not in said
