@@ -261,9 +261,7 @@ class Stages:
             passed = 0.0 if refused else min(passed, store.poll_seconds + LATE_SECONDS)
             if why := signs.tick(passed):
                 stuck = why
-                for rank, worker in signs.workers.items():
-                    signs.at_work(rank, worker)
-                    worker.kill()
+                signs.kill()
             try:
                 for point in await _asked(store.progress, stage.identity):
                     if point["epoch"] > last_epoch:

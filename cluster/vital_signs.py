@@ -93,17 +93,27 @@ class VitalSigns:
         self._silent = dict.fromkeys(self._silent, 0.0)
 
     def tick(self, seconds: float) -> str | None:
-        """Let time pass. Why the attempt counts as stuck; None if it does not."""
+        """Let time pass. Why the attempt counts as stuck; None if it does not.
+
+        A gang is as silent as the least silent of its workers, for the others wait while one has
+        something to do of its own; where one hangs, all fall silent at the next step.
+        """
         for rank in self.workers:
             self._silent[rank] += seconds
-        # A gang walks in step: the one that has been silent for longest is the one it waits for.
-        for rank in sorted(self.workers, key=lambda rank: -self._silent[rank]):
-            stepped = rank in self._stepped
-            limit = self.limits.seconds if stepped else self.limits.first_step_seconds
-            if limit is not None and self._silent[rank] > limit:
-                which, host = ("step", "first step")[not stepped], self.workers[rank].host
-                return f"no {which} for {limit:g} s (worker {rank} on {host})"
-        return None
+        stepped = self._stepped >= self.workers.keys()
+        limit = self.limits.seconds if stepped else self.limits.first_step_seconds
+        if not self.workers or limit is None or min(self._silent.values()) <= limit:
+            return None
+        # The one that has been silent for longest is the one that the others wait for.
+        rank = max(sorted(self.workers), key=self._silent.__getitem__)
+        which, host = ("step", "first step")[not stepped], self.workers[rank].host
+        return f"no {which} for {limit:g} s (worker {rank} on {host})"
+
+    def kill(self) -> None:
+        """Kill the workers; `tick` calls for it again if they live on for as long, silently."""
+        for rank, worker in self.workers.items():
+            self._silent[rank] = 0.0
+            worker.kill()
 
     def nodes(self) -> set[str]:
         return {process.node for process in self.workers.values()}

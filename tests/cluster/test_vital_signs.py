@@ -40,11 +40,37 @@ def test_silence_is_counted_from_the_first_step_on() -> None:
     assert of.tick(11) == "no step for 10 s (worker 1 on host1)"  # who was silent before the other
 
 
-def test_the_first_step_has_a_limit_of_its_own() -> None:
+def test_workers_that_wait_for_one_that_has_something_to_do_of_its_own_do_not_hang() -> None:
+    of = signs(seconds=10, first=10)
+    of.beat(0)
+    of.beat(1)
+    for _ in range(5):  # worker 0 fits a probe, 1 waits for it
+        assert of.tick(9) is None
+        of.beat(0)
+    assert of.tick(11) == "no step for 10 s (worker 1 on host1)"
+
+
+def test_the_first_step_has_a_limit_of_its_own_until_all_have_taken_it() -> None:
     of = signs(seconds=10, first=100)
     assert of.tick(99) is None
     of.beat(0)
+    assert of.tick(99) is None
     assert of.tick(2) == "no first step for 100 s (worker 1 on host1)"
+
+
+def test_workers_that_outlive_their_end_are_killed_again_after_as_long_a_silence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    killed: list[int] = []
+    monkeypatch.setattr(Process, "kill", lambda self: killed.append(self.pid))
+    of = signs(seconds=10, first=None)
+    for rank in of.workers:
+        of.beat(rank)
+    for _ in range(2):  # the first order to kill is lost
+        assert of.tick(6) is None
+        assert of.tick(6) is not None
+        of.kill()
+    assert killed == [0, 1, 0, 1]
 
 
 def test_without_limits_nothing_hangs_and_a_worker_that_is_not_there_yet_is_not_silent() -> None:

@@ -79,6 +79,7 @@ class RungProbes:
                 features = self._trunk(batch.video.to(self._run.device)).half().cpu()
                 places = [own[index] for index in batch.clip.tolist()]
                 found += list(zip(places, features, strict=True))
+                self._run.beat()
         everywhere = sorted((pair for each in gathered(found) for pair in each), key=lambda p: p[0])
         values = torch.stack([features for _, features in everywhere])
         return Features(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from trainables.intermediate_probes import IntermediateProbes
 from trainables.stage import Stage
 from trainables.stage_run import StageStopped
 from trainables.stage_store import StageStore
+from trainables.stages import rung_probes
 from trainables.stages.run import run_stage
 from trainables.stages.rung_probes import spread_over_classes
 from trainables.trial import trial_stages
@@ -35,21 +37,32 @@ PROBES = IntermediateProbes(
 
 
 def aligned(
-    store: StageStore, datasets: dict[str, Dataset], probes: IntermediateProbes | None
+    store: StageStore,
+    datasets: dict[str, Dataset],
+    probes: IntermediateProbes | None,
+    beat: Callable[[], bool] = lambda: False,
 ) -> Stage:
     """An alignment of six steps, run."""
     stage = trial_stages(toy_trial(align__epochs=3, mae__epochs=0), datasets).weights
     for part in stage.chain():
-        run_stage(part, store, datasets, toy_execution(), lambda: False, probes)
+        run_stage(part, store, datasets, toy_execution(), lambda: False, probes, beat)
     return stage
 
 
 def test_probes_are_made_at_the_rungs_and_change_nothing_of_what_comes_out(
-    datasets: dict[str, Dataset], tmp_path: Path
+    datasets: dict[str, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_probes, without = StageStore(tmp_path / "with"), StageStore(tmp_path / "without")
-    stage = aligned(with_probes, datasets, PROBES)
-    assert aligned(without, datasets, None).identity == stage.identity
+    beats, fit = Counter[str](), rung_probes.best_fit
+
+    def fit_in_silence(*given: Any) -> Any:  # for fits are made on the first process alone
+        return fit(*given[:4], lambda: False)
+
+    monkeypatch.setattr(rung_probes, "best_fit", fit_in_silence)
+    stage = aligned(with_probes, datasets, PROBES, lambda: beats.update(["with"]) is not None)
+    plain = aligned(without, datasets, None, lambda: beats.update(["without"]) is not None)
+    assert plain.identity == stage.identity
+    assert beats["with"] - beats["without"] == 4  # two rungs, one batch of clips of either split
     points = with_probes.probes(stage.identity, PROBES.key(datasets))
     assert [point["step"] for point in points] == [2, 4]  # 0.25 and 0.6 of six steps, rounded up
     assert 0 < points[0]["device_seconds"] < points[1]["device_seconds"]
