@@ -56,7 +56,7 @@ def test_probes_are_made_at_the_rungs_and_change_nothing_of_what_comes_out(
     beats, fit = Counter[str](), rung_probes.best_fit
 
     def fit_in_silence(*given: Any) -> Any:  # for fits are made on the first process alone
-        return fit(*given[:4], lambda: False)
+        return fit(*given[:4], beat=lambda: False)
 
     monkeypatch.setattr(rung_probes, "best_fit", fit_in_silence)
     stage = aligned(with_probes, datasets, PROBES, lambda: beats.update(["with"]) is not None)
