@@ -51,11 +51,12 @@ def work(attempt: Attempt, rank: int = 0) -> str | None:
     Returns the user's mistake, if there was one: the next attempt would end the same way. What is
     raised instead leaves the process in doubt (memory, the device): it should end.
     """
+    stages, identity = attempt.stages, attempt.stage.identity
+    stages.at_work.remote(identity, rank, Process.this())  # from now on its time passes
+
     from trainables.stage_run import NonFiniteLoss, StageStopped
     from trainables.stages.run import run_stage
 
-    stages, identity = attempt.stages, attempt.stage.identity
-    stages.at_work.remote(identity, rank, Process.this())
     datasets: Mapping[str, Dataset] = ray.get(attempt.datasets)
 
     def unwanted() -> bool:
