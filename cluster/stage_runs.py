@@ -22,7 +22,7 @@ from trainables.data.catalog import Dataset
 from trainables.intermediate_probes import IntermediateProbes
 from trainables.stage import Stage
 from trainables.stage_store import StageStore
-from trainables.storage.folder import while_waiting
+from trainables.storage.folder import PASSING, while_waiting
 
 DEATHS = (NodeDiedError, OutOfMemoryError, RayActorError, WorkerCrashedError)
 
@@ -122,6 +122,19 @@ def never_began(error: BaseException) -> bool:
     from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
     return any(isinstance(cause, WorkerGroupStartupTimeoutError) for cause in _causes(error))
+
+
+def refused_by_storage(error: BaseException) -> OSError | None:
+    """What the storage said, where that a worker waited for it in vain is what `error` is about."""
+    for cause in _causes(error):
+        if isinstance(cause, OSError) and cause.errno in PASSING:
+            return cause
+    return None
+
+
+def said_by(error: BaseException) -> BaseException:
+    """What was raised in another process, without Ray's wrapping."""
+    return error.cause if isinstance(error, RayTaskError) else error
 
 
 def _causes(error: BaseException) -> list[BaseException]:

@@ -18,7 +18,14 @@ from cluster.gangs import Place, Workers, give_back_earlier_groups
 from cluster.resources import Nodes, Resources, is_gone, nodes_going, shapes_of, what_is_short
 from cluster.room import Room
 from cluster.stage_events import StageEvents
-from cluster.stage_runs import Attempt, StageFailed, Stuck, explain, never_began
+from cluster.stage_runs import (
+    Attempt,
+    StageFailed,
+    Stuck,
+    explain,
+    never_began,
+    refused_by_storage,
+)
 from cluster.trunk_lines import TrunkLines
 from cluster.vital_signs import HangLimits, Process, Watch
 from trainables.config import Execution
@@ -76,6 +83,7 @@ class Stages:
         Raises:
             StageFailed: it, or a stage that it needs, failed for good; now or earlier.
             StageDropped: the trial was dropped while it waited.
+            OSError: the storage refuses for longer than its patience; it may be wanted again.
         """
         self._datasets = datasets[0]
         if self._watching is None:
@@ -159,12 +167,14 @@ class Stages:
                 raise self._failure(stage, short)
             await asyncio.gather(*(self._once(each) for each in stage.inputs.values()))
             await self._shorter(stage)
-            return await self._alone(stage, execution)
-        except StageDropped:
+            try:
+                return await self._alone(stage, execution)
+            except OSError as error:
+                self._tell(stage, "stopped", reason=f"the storage: {error}")
+                raise
+        except (StageDropped, OSError):
             del self._runs[stage.identity]  # may be wanted again
             raise
-        except OSError as error:
-            raise self._failure(stage, f"the storage: {error}") from error
 
     async def _shorter(self, trunk: Stage) -> None:
         """Wait for the trunks of the run that end earlier, so that no step is trained twice."""
@@ -232,6 +242,8 @@ class Stages:
                 return None
             self._failed[stage.identity] = number
             if number == self._attempts:
+                if error is not None and (refusal := refused_by_storage(error)):
+                    raise refusal
                 raise self._failure(stage, f"{reason}; {number} attempts")
             self._tell(stage, "retry", reason=reason, attempt=number)
             self._check_wanted(stage)

@@ -17,6 +17,7 @@ from cluster.resources import (
     trials_to_feed,
     what_is_short,
 )
+from cluster.stage_runs import said_by
 from cluster.stages import Stages
 from cluster.vital_signs import HangLimits
 from trainables.config import Execution
@@ -124,8 +125,11 @@ class StagesHandle:
         return self._actor.want.remote(stage, trial, [self._datasets])
 
     def want_all(self, stages: Iterable[Stage]) -> None:
-        """Returns when all are finished. Raises StageFailed if one fails."""
-        ray.get([self.want(stage, NO_TRIAL) for stage in stages])
+        """Returns when all are finished. Raises StageFailed if one fails; OSError as `want`."""
+        try:
+            ray.get([self.want(stage, NO_TRIAL) for stage in stages])
+        except OSError as error:
+            raise OSError(f"the storage: {said_by(error)}") from error
 
     def drop(self, trial: int) -> None:
         self._actor.drop.remote(trial)

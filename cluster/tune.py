@@ -20,7 +20,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from cluster.rungs import rungs_reached
-from cluster.stage_runs import StageFailed
+from cluster.stage_runs import StageFailed, said_by
 from cluster.stages_handle import StagesHandle
 from cluster.study import Assignment, RungPoint, Study
 from trainables.config import TrialConfig
@@ -42,9 +42,14 @@ def run_trials(
 ) -> None:
     """Run trials until the study has no more.
 
+    Where the storage refuses for longer than its patience no more trials begin, and those that
+    wait for it stay unfinished.
+
     `concurrent` says how many may run at a time, and is asked before each: it may change.
     Where `stages` makes probes of what aligns, the study is asked at each rung whether the trial
     may go on.
+
+    Raises OSError where the storage refused, and what the study raised.
     """
     os.environ |= {
         "RAY_AIR_NEW_OUTPUT": "0",  # the old output is silent at verbose=0, the new one is not
@@ -126,6 +131,8 @@ class _StudySearcher(Searcher):
             self._tell(trial_id, "complete", accuracies, stages)
         elif "failure" in result:
             self._tell(trial_id, "failed", result["failure"])
+        elif "refusal" in result:  # no fault of the trial: it is handed out again by the next run
+            self.error = self.error or OSError(result["refusal"])
 
     def tell_error(self, trial_id: str, reason: str) -> None:
         self._tell(trial_id, "failed", reason)
@@ -190,8 +197,10 @@ def _trial(config: dict[str, Any], *, stages: StagesHandle) -> None:
         ray.get(weights)
         scored = _await_all(stages, parts, assignment.number)
     except (StageFailed, ValueError) as error:
-        cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
-        tune.report({"failure": str(cause)})
+        tune.report({"failure": str(said_by(error))})
+        return
+    except OSError as error:
+        tune.report({"refusal": f"the storage: {said_by(error)}"})
         return
     identities = {f"{part.kind} {part.identity}": part.identity for part in parts.searched()}
     tune.report({"accuracies": json.dumps(scored), "stages": json.dumps(identities)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from cluster import stages as stages_module
+from cluster.stage_runs import refused_by_storage
 from cluster.stages import Stages
 from cluster.vital_signs import HangLimits, Watch
 from tests.toy import toy_execution
@@ -108,3 +110,37 @@ def test_what_all_stand_on_unblocks_more_than_what_one_does(stages: WithoutWorke
     below = Stage(kind="mae", settings={})
     bring(stages, *(Stage(kind="align", settings={"n": n}, inputs={"start": below}) for n in "abc"))
     assert unblocks(below.identity) == 4
+
+
+def test_a_stage_that_the_storage_refused_for_too_long_has_not_failed_and_is_made_when_wanted_again(
+    stages: WithoutWorkers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    above = Stage(kind="align", settings={}, inputs={"start": Stage(kind="mae", settings={})})
+    away = True
+    alone = stages._alone
+
+    async def refused(stage: Stage, execution: Execution) -> Record:
+        if away:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return await alone(stage, execution)
+
+    monkeypatch.setattr(stages, "_alone", refused)
+    with pytest.raises(OSError, match="No space left"):
+        bring(stages, above)
+    told, _ = asyncio.run(stages.events(0))
+    assert [(event["kind"], event["state"]) for event in told] == [("mae", "stopped")]
+    away = False
+    bring(stages, above)
+    assert [stage.kind for stage in stages.begun] == ["mae", "align"]
+
+
+def test_workers_that_waited_for_the_storage_in_vain_are_told_from_a_stage_that_fails() -> None:
+    from ray.exceptions import RayTaskError
+    from ray.train import WorkerGroupError
+
+    full = OSError(errno.ENOSPC, "No space left on device")
+    others = RuntimeError("connection closed by peer")
+    assert refused_by_storage(WorkerGroupError("", {0: others, 1: full})) is full
+    assert refused_by_storage(RayTaskError("work", "", full).as_instanceof_cause()) is full
+    assert refused_by_storage(WorkerGroupError("", {0: others})) is None
+    assert refused_by_storage(FileNotFoundError(errno.ENOENT, "no such file")) is None

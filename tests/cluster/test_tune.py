@@ -209,3 +209,15 @@ def test_a_study_that_cannot_write_ends_the_sweep_with_its_error(stages: StagesH
     with pytest.raises(OSError, match="no space left"):
         run(study, stages)
     assert study.asked == 1
+
+
+def test_a_trial_that_the_storage_refuses_for_too_long_stays_unfinished_and_ends_the_sweep(
+    stages: StagesHandle,
+) -> None:
+    blocked = stages.store.root.path
+    assert blocked is not None
+    blocked.write_text("a file where the folder of stages should be")
+    study = Script([7, 8])
+    with pytest.raises(OSError, match="the storage: .*Not a directory"):
+        run(study, stages)
+    assert study.asked == 1 and study.told == {}
