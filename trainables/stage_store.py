@@ -10,7 +10,7 @@ import io
 import json
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -21,7 +21,8 @@ from trainables.storage.folder import Folder
 from trainables.storage.lease import Lease
 
 LEASE_SECONDS = 30.0  # a lease not renewed for so long belongs to a process that died
-READERS = 16  # records read at once; each is one question to a remote storage
+READERS = 16  # records read at once from a storage that lets each of them wait,
+FIRST_READ, QUICK_SECONDS = 8, 0.001  # as so many show; in turns where one takes less than that
 
 Write = Callable[[IO[bytes]], object]  # writes a file's content to it
 
@@ -93,10 +94,22 @@ class StageStore:
 
     def records(self) -> list[Record]:
         """Those of all finished stages, by identity. Raises as `record`."""
-        names = [file.name.split("/") for file in self.root.listed()]
-        finished = [name[0] for name in names if name[1:] == ["record.json"]]
-        with ThreadPoolExecutor(READERS) as threads:
-            return [record for record in threads.map(self.record, finished) if record is not None]
+        names = self.root.folders()
+        unread = [name for name in names if name not in self._read]
+        began = time.monotonic()
+        read = self._records_of(unread[:FIRST_READ])
+        # Where nothing waits, threads would only take the interpreter from each other.
+        quick = time.monotonic() - began < FIRST_READ * QUICK_SECONDS
+        readers = 1 if quick else READERS
+        parts = [unread[FIRST_READ + first :: readers] for first in range(readers)]
+        with ThreadPoolExecutor(readers) as threads:
+            read += [record for part in threads.map(self._records_of, parts) for record in part]
+        found = {record.identity: record for record in read} | self._read
+        return [found[name] for name in names if name in found]
+
+    def _records_of(self, names: Iterable[str]) -> list[Record]:
+        records = map(self.record, names)
+        return [record for record in records if record is not None]
 
     def finished(self, identity: str) -> Record | None:
         """The record of a stage whose artifact is there, or None. Raises as `record` does."""

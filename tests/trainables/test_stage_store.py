@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import json
 import multiprocessing
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO
 
 import pytest
 
 from trainables.stage import Stage
-from trainables.stage_store import StageStore
+from trainables.stage_store import Record, StageStore
+from trainables.storage.local_files import LocalFiles
 
 STAGE = Stage(kind="init", settings={"seed": 0})
 
@@ -64,6 +67,32 @@ def test_of_processes_that_publish_at_once_one_wins_whole(tmp_path: Path) -> Non
     store = StageStore(tmp_path)
     winner = int(store.record(STAGE.identity).metrics["loss"])
     assert store.file(STAGE.identity, "weights").read_text() == f"process {winner}"
+
+
+def test_to_list_all_stages_again_reads_what_is_new_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A sweep with a budget lists them before each of its thousand trials.
+    store, read, walked = StageStore(tmp_path), list[str](), list[str]()
+    whole = {"read": LocalFiles.read, "listed": LocalFiles.listed}
+    monkeypatch.setattr(LocalFiles, "read", lambda f, p: read.append(p) or whole["read"](f, p))
+    monkeypatch.setattr(LocalFiles, "listed", lambda f, p: walked.append(p) or [])
+
+    def write(number: int) -> None:
+        record = Record(
+            identity=f"{number:02}", stage={"kind": "probe"}, metrics={}, cost={}, files={}
+        )
+        store.folder(record.identity).write("record.json", json.dumps(asdict(record)).encode())
+
+    for number in range(40):
+        write(number)
+    assert [record.identity for record in store.records()] == [f"{n:02}" for n in range(40)]
+    assert len(read) == 40
+    store.folder("unfinished").write("progress.jsonl", b"")
+    write(40)
+    assert len(store.records()) == 41
+    assert sorted(path.split("/")[-2] for path in read[40:]) == ["40", "unfinished"]
+    assert not walked  # which goes through the files of every stage
 
 
 def test_files_without_a_record_are_no_artifact(tmp_path: Path) -> None:

@@ -99,6 +99,10 @@ class Folder:
         found = self._ask(lambda files: files.listed(self.url))
         return sorted(found, key=lambda file: file.name)
 
+    def folders(self) -> list[str]:
+        """The names of the folders directly below, in order; none where there is no such folder."""
+        return sorted(self._ask(lambda files: files.folders(self.url)))
+
     def local(self, name: str) -> Path:
         """A file on this node's disk with the content of `name`, which must never change.
 

@@ -6,7 +6,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from trainables.storage.files import Data, StoredFile
@@ -44,18 +44,30 @@ class LocalFiles:
         shutil.rmtree(path, ignore_errors=True)
 
     def listed(self, path: str) -> list[StoredFile]:
-        found = []
-        for folder, _, names in os.walk(path):
-            for file in (Path(folder, name) for name in names):
-                try:
-                    size = file.stat().st_size
-                except FileNotFoundError:  # deleted meanwhile
+        found, inside = [], [""]
+        for prefix in inside:  # which grows as folders are found
+            for entry in _entries(f"{path}/{prefix}"):
+                if entry.is_dir(follow_symlinks=False):
+                    inside.append(f"{prefix}{entry.name}/")
                     continue
-                found.append(StoredFile(name=file.relative_to(path).as_posix(), size=size))
+                with suppress(FileNotFoundError):  # deleted meanwhile
+                    size = entry.stat().st_size
+                    found.append(StoredFile(name=f"{prefix}{entry.name}", size=size))
         return found
+
+    def folders(self, path: str) -> list[str]:
+        return [entry.name for entry in _entries(path) if entry.is_dir()]
 
     def local(self, path: str, cache_bytes: int) -> Path:
         return Path(path)
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except FileNotFoundError:
+        return []
 
 
 @contextmanager

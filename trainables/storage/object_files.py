@@ -85,6 +85,12 @@ class ObjectFiles:
         inside = len(prefix) + 1 if prefix else 0
         return [StoredFile(name=each["path"][inside:], size=each["size"]) for each in found]
 
+    def folders(self, path: str) -> list[str]:
+        prefix = self._key(path).rstrip("/")
+        with _as_os_errors(path):
+            found = obstore.list_with_delimiter(self._store, prefix or None)
+        return [each.rpartition("/")[2] for each in found["common_prefixes"]]
+
     def local(self, path: str, cache_bytes: int) -> Path:
         def fetch(to: Path) -> None:
             with _as_os_errors(path), to.open("wb") as file:

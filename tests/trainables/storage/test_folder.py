@@ -41,6 +41,15 @@ def test_what_was_written_is_read_listed_replaced_and_deleted(folder: Folder) ->
     assert names(folder) == []
 
 
+def test_folders_are_those_directly_below_and_not_files(folder: Folder) -> None:
+    assert folder.folders() == []
+    folder.write("file.json", b"x")
+    for name in ("b/record.json", "a/record.json", "a/checkpoint/last.pt"):
+        folder.write(name, b"x")
+    assert folder.folders() == ["a", "b"]
+    assert (folder / "a").folders() == ["checkpoint"]
+
+
 def test_of_many_who_create_one_file_one_has_made_it(folder: Folder) -> None:
     with ThreadPoolExecutor(8) as threads:
         made = list(threads.map(lambda n: folder.create("record.json", b"%d" % n), range(8)))
