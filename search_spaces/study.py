@@ -8,34 +8,33 @@ and the history: an interrupted sweep asks for the points that an uninterrupted 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
-from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
+from optuna.trial import FixedTrial
 
 from search_spaces.cost_aware import CostAwareSampler, Costs
 from search_spaces.parameters import Params, Values
 from search_spaces.points import grid
 from search_spaces.space import Space, encode, sample, shuffled
+from search_spaces.told import (
+    Direction,
+    Encodings,
+    State,
+    Told,
+    anchored,
+    as_study,
+    distributions_of,
+    sampler_named,
+)
 from trainables.settings import nearest
 
 SAMPLERS = ("cost_aware", "tpe", "gp", "random", "grid")
 SAMPLER_DRAWS, RANDOM_DRAWS = 3, 50  # tries for a point that was not tried before
 Ending: TypeAlias = Literal["complete", "failed", "pruned"]
-State: TypeAlias = Literal["waiting", "running", "complete", "failed", "pruned"]
-
-
-Direction: TypeAlias = Literal["maximize", "minimize"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,16 +55,6 @@ class Suggestion:
     number: int
     params: Params
     values: Values  # dotted path -> value
-
-
-@dataclass
-class _Told:
-    params: Params  # empty outside the space
-    values: Values
-    state: State = "running"
-    objectives: tuple[float, ...] | None = None
-    intermediate: dict[int, float] = field(default_factory=dict)
-    settled: bool = True
 
 
 class Study:
@@ -111,6 +100,7 @@ class Study:
         self._directions = list(directions)
         self._told = [self._observed(trial) for trial in past]
         self._earlier = [self._observed(trial) for trial in earlier]
+        self._encodings = Encodings()
 
     def add(self, values: Values) -> Suggestion:
         """Take up a given point: a baseline, or one that a person asks for.
@@ -164,13 +154,13 @@ class Study:
         return told.state
 
     def _take(self, params: Params, values: Values) -> Suggestion:
-        self._told.append(_Told(params, values))
+        self._told.append(Told(params, values))
         return Suggestion(number=len(self._told) - 1, params=dict(params), values=dict(values))
 
-    def _observed(self, trial: Observation) -> _Told:
+    def _observed(self, trial: Observation) -> Told:
         state, objectives = self._ended(trial.state, trial.objectives)
         params, steps = self._encoded(trial.values), dict(trial.intermediate)
-        return _Told(params, trial.values, state, objectives, steps, trial.settled)
+        return Told(params, trial.values, state, objectives, steps, trial.settled)
 
     def _encoded(self, values: Values) -> Params:
         try:
@@ -192,7 +182,7 @@ class Study:
         seeds = np.random.SeedSequence((self._seed, len(self._told), attempt))
         seed = int(seeds.generate_state(1)[0])
         space = shuffled(self._space, str(seed))
-        distributions = _distributions(space)
+        distributions = distributions_of(space)
         sampler: optuna.samplers.BaseSampler
         if name == "cost_aware":
             sampler = CostAwareSampler(
@@ -204,91 +194,15 @@ class Study:
                 startup_trials=self._startup_trials,
             )
         else:
-            sampler = _sampler(name, seed, self._startup_trials)
-        study = optuna.create_study(directions=self._directions, sampler=sampler)
-        study.add_trials(
-            self._frozen(told, space, distributions) for told in [*self._earlier, *self._told]
-        )
+            sampler = sampler_named(name, seed, self._startup_trials)
+        told = [*self._earlier, *self._told]
+        params = self._encodings.params(space, told)
+        if self._sampler == "gp":
+            params = [anchored(each, distributions) for each in params]
+        study = as_study(told, params, distributions, self._directions, sampler)
         if name == "gp":
             # The GP models only parameters that every trial has: draw all, keep what holds.
             values = sample(space, FixedTrial(study.ask(distributions).params))
         else:
             values = sample(space, study.ask())
         return sample(self._space, FixedTrial(encode(self._space, values)))  # in the file's order
-
-    def _frozen(
-        self, told: _Told, space: Space, distributions: dict[str, BaseDistribution]
-    ) -> FrozenTrial:
-        if not told.params:  # outside the space: a failed trial keeps its number, teaches nothing
-            return create_trial(state=TrialState.FAIL)
-        params = encode(space, told.values)
-        if self._sampler == "gp":
-            params = {name: _anchor(distributions[name]) for name in distributions} | params
-        return create_trial(
-            state=_STATES[told.state],
-            values=told.objectives,
-            params=params,
-            distributions={name: distributions[name] for name in params},
-            # With several objectives Optuna takes no values on the way (optuna#3450): such a
-            # trial then is to its samplers one that was stopped, at no known height.
-            intermediate_values=told.intermediate if len(self._directions) == 1 else {},
-        )
-
-
-def _sampler(name: str, seed: int, startup_trials: int) -> optuna.samplers.BaseSampler:
-    if name == "tpe":
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            # Grouped: parameters that occur together are modelled together, where they occur.
-            return optuna.samplers.TPESampler(
-                seed=seed, n_startup_trials=startup_trials, multivariate=True, group=True
-            )
-    if name == "gp":
-        return optuna.samplers.GPSampler(seed=seed, n_startup_trials=startup_trials)
-    return optuna.samplers.RandomSampler(seed=seed)
-
-
-_STATES = {
-    "waiting": TrialState.RUNNING,  # it will run: the samplers keep away from its point
-    "running": TrialState.RUNNING,
-    "complete": TrialState.COMPLETE,
-    "failed": TrialState.FAIL,
-    "pruned": TrialState.PRUNED,
-}
-
-
-class _Recorder:
-    """Stands in for a trial, to learn the distributions that a space suggests from."""
-
-    def __init__(self) -> None:
-        self.distributions: dict[str, BaseDistribution] = {}
-
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None, log: bool
-    ) -> float:
-        self.distributions[name] = FloatDistribution(low, high, step=step, log=log)
-        return low
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int) -> int:
-        self.distributions[name] = IntDistribution(low, high, step=step)
-        return low
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        self.distributions[name] = CategoricalDistribution(choices)
-        return choices[0]
-
-
-def _distributions(space: Space) -> dict[str, BaseDistribution]:
-    """Every internal parameter's distribution, conditions left aside."""
-    recorder = _Recorder()
-    for path, parameter in space.parameters.items():
-        parameter.suggest(path, recorder)
-    return recorder.distributions
-
-
-def _anchor(distribution: BaseDistribution) -> Any:
-    """The constant that fills in a parameter whose condition does not hold."""
-    if isinstance(distribution, CategoricalDistribution):
-        return distribution.choices[0]
-    assert isinstance(distribution, FloatDistribution | IntDistribution)
-    return distribution.low

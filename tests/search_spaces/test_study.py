@@ -5,10 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 
+from search_spaces import told
 from search_spaces.points import grid
-from search_spaces.space import load_space, parse_space
+from search_spaces.space import encode, load_space, parse_space
 from search_spaces.study import Observation, Study, Suggestion
 
 MIXING = load_space(Path(__file__).parents[2] / "search_spaces" / "mixing.yaml")
@@ -176,10 +178,10 @@ def test_the_sampler_learns_from_given_points_that_lie_in_the_space() -> None:
 def test_a_complete_trial_without_a_finite_score_is_told_as_failed(value: float | None) -> None:
     def fourth(state: Any, value: float | None) -> Suggestion | None:
         study = Study(LINE, sampler="tpe", seed=0, startup_trials=2)
-        for told in ("complete", "complete"):
+        for _ in range(2):
             trial = study.ask()
             assert trial is not None
-            assert study.tell(trial.number, told, [1.0]) == "complete"
+            assert study.tell(trial.number, "complete", [1.0]) == "complete"
         trial = study.ask()
         assert trial is not None
         assert study.tell(trial.number, state, None if value is None else [value]) == "failed"
@@ -207,3 +209,23 @@ def test_a_grid_without_steps_is_refused_before_anything_runs() -> None:
 def test_an_unknown_sampler_is_an_error_that_names_the_nearest() -> None:
     with pytest.raises(ValueError, match="did you mean 'random'"):
         Study(LINE, sampler="randm", seed=0, startup_trials=0)
+
+
+def test_an_ask_encodes_each_trial_at_most_once_in_each_order_of_the_sources(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # A study is made for each draw: of a thousand trials, that was most of what an ask took.
+    encoded: list[Any] = []
+    monkeypatch.setattr(told, "encode", lambda s, v: encoded.append(v) or encode(s, v))
+    copied: list[Any] = []
+    of_distribution = optuna.distributions.FloatDistribution
+    monkeypatch.setattr(
+        of_distribution, "__deepcopy__", lambda d, memo: copied.append(d) or d, raising=False
+    )
+    study = Study(MIXING, sampler="random", seed=0, startup_trials=4)
+    for step in range(21):
+        study.add(baseline(step / 20))
+    for _ in range(12):
+        study.ask()
+    assert len(encoded) <= 2 * (21 + 12)  # two sources have two orders
+    assert len(copied) < 21  # those of the trials that are asked for, not of all before
