@@ -182,10 +182,9 @@ def write_stages(root: Path, count: int, sweep: Any) -> None:
     for number in range(count):
         old, files = template[number % len(template)]
         identity = f"{number:016x}"
-        folder = root / identity
-        folder.mkdir(parents=True)
+        (root / identity).mkdir(parents=True)
         for name, content in files.items():
-            (folder / name).write_bytes(content.replace(old.encode(), identity.encode()))
+            (root / identity / name).write_bytes(content.replace(old.encode(), identity.encode()))
 
 
 # Sweeps
@@ -235,7 +234,7 @@ def run_marked(arguments: argparse.Namespace) -> dict[str, Any]:
         complete(search, *details)
         marks.ended()
 
-    Search.complete = complete_and_mark  # type: ignore[method-assign]
+    Search.complete = complete_and_mark  # type: ignore[method-assign, assignment]
     began, cpu = time.monotonic(), time.process_time()
     console = make_console()
     console.quiet = True
