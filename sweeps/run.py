@@ -17,6 +17,7 @@ from sweeps.checks import check_storage
 from sweeps.only_one import only_one
 from sweeps.planning.plan_lines import plan_lines
 from sweeps.planning.plan_tree import print_plan
+from sweeps.planning.storage_room import left_out
 from sweeps.planning.trunk_states import give_up_states
 from sweeps.prepare import Prepared, prepare
 from sweeps.records import write_json, write_sweep
@@ -93,7 +94,7 @@ def _print_prepared(prepared: Prepared, console: Console, devices: Sequence[int]
         console.print(line, highlight=False)
     for line in prepared.notes:
         console.print(line, markup=False, soft_wrap=True)
-    check_fits(prepared.use, prepared.plan)
+    check_fits(prepared.use, prepared.plan, begun=bool(prepared.search.records))
 
 
 def _run_what_is_not_done(prepared: Prepared, watch: Watch, terminal: Terminal) -> None:
@@ -111,7 +112,7 @@ def _run_what_is_not_done(prepared: Prepared, watch: Watch, terminal: Terminal) 
     if not search.unfinished() and (soup := search.add_soup()):  # asked for afterwards
         terminal.say(soup)
     if not search.unfinished() and not missing_after_search():
-        terminal.say("every trial is finished; nothing is trained")
+        terminal.say(left_out(search.storage()) or "every trial is finished; nothing is trained")
         return
 
     # Imported here: Ray takes seconds, and a finished sweep needs none of it.
@@ -171,6 +172,8 @@ def _run_what_is_not_done(prepared: Prepared, watch: Watch, terminal: Terminal) 
                 if soup := search.add_soup():
                     terminal.say(soup)
                     run()
+            if full := left_out(search.storage()):
+                terminal.say(full)
             if curve := missing(curve_stages(search, prepared.data)):
                 terminal.say("the search is over: scoring every coefficient of its averages")
                 heartbeat.expect(curve)

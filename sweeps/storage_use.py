@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 from sweeps.planning.costs import rate_key
 from sweeps.planning.plan import Plan
+from trainables.stage import Stage
 from trainables.stage_store import StageStore
 from trainables.storage.folder import GIGABYTE
 
@@ -26,18 +28,23 @@ class StorageUse:
     leftovers: int  # what no record names: of processes that were killed, or are at it now
     budget: int | None
     free: int | None  # on its disk; None: an object store
-    sizes: Mapping[str, float]  # `rate_key` -> median of the finished stages
+    finished: Set[str]  # identities of the stages whose artifact is there
+    sizes: Mapping[tuple[str, str], float]  # `_like` -> median of these
 
     @property
     def total(self) -> int:
         kinds = (self.weights, self.features, self.checkpoints, self.snapshots, self.leftovers)
         return sum(kinds)
 
+    def size_of(self, stages: Iterable[Stage]) -> tuple[int, int]:
+        """Bytes of such stages as far as such are known, and how many are not."""
+        sizes = [self.sizes.get(_like(each.kind, each.settings)) for each in stages]
+        known = [size for size in sizes if size is not None]
+        return round(sum(known)), len(sizes) - len(known)
+
     def added_by(self, plan: Plan) -> tuple[int, int]:
-        """Bytes of its missing stages as far as such stages are known, and how many are not."""
-        keys = [rate_key(each.stage.kind, each.stage.settings) for each in plan.missing]
-        known = [self.sizes[key] for key in keys if key in self.sizes]
-        return round(sum(known)), len(keys) - len(known)
+        """Of its missing stages: see `size_of`."""
+        return self.size_of(each.stage for each in plan.missing)
 
 
 def storage_use(store: StageStore, budget_gb: float | None) -> StorageUse:
@@ -55,16 +62,24 @@ def storage_use(store: StageStore, budget_gb: float | None) -> StorageUse:
         else:
             kind = "leftovers"
         taken[kind] += file.size
-    seen: dict[str, list[int]] = {}
-    for identity, record in records.items():
-        key = rate_key(record.stage["kind"], record.stage["settings"])
-        seen.setdefault(key, []).append(by_stage[identity])
+    finished = {identity for identity, record in records.items() if not record.given_up}
+    seen: dict[tuple[str, str], list[int]] = {}
+    for identity in finished:
+        stage = records[identity].stage
+        seen.setdefault(_like(stage["kind"], stage["settings"]), []).append(by_stage[identity])
     return StorageUse(
         **taken,
         budget=None if budget_gb is None else int(budget_gb * GIGABYTE),
         free=_free(store),
+        finished=finished,
         sizes={key: median(sizes) for key, sizes in seen.items()},
     )
+
+
+def _like(kind: str, settings: Mapping[str, Any]) -> tuple[str, str]:
+    """Stages that take about the same place; a trunk, with its optimizer's state, takes more than
+    what takes as long."""
+    return kind, rate_key(kind, settings)
 
 
 def _free(store: StageStore) -> int | None:
@@ -76,11 +91,14 @@ def _free(store: StageStore) -> int | None:
     return shutil.disk_usage(path).free
 
 
-def check_fits(use: StorageUse, plan: Plan) -> None:
-    """Raises ValueError where what is known of the plan's stages does not fit."""
+def check_fits(use: StorageUse, plan: Plan, *, begun: bool) -> None:
+    """Raises ValueError where what is known of the plan's stages does not fit.
+
+    `begun`: the sweep is continued, and keeps to the budget by itself: see `StorageRoom`.
+    """
     added, _ = use.added_by(plan)
     remedy = "delete what may go, see --status, or use another --set storage=FOLDER"
-    if use.budget is not None and use.total + added > use.budget:
+    if use.budget is not None and not begun and use.total + added > use.budget:
         raise ValueError(
             f"execution.storage.budget_gb: the stages take {size(use.total)} and the plan adds "
             f"about {size(added)}, more than the budget of {size(use.budget)}; raise it, {remedy}"

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from sweeps.planning.costs import StageCosts, duration
+from sweeps.planning.storage_room import StorageRoom
 from sweeps.records import TrialRecord
 from sweeps.sweep import Sweep
 from trainables.config import TrialConfig
@@ -38,12 +39,16 @@ class Spending:
         self._sweep, self._data, self._config = sweep, data, config
         self._store = StageStore(sweep.storage / "stages")
         self.costs = StageCosts(data, self._store, settings.execution)
+        storage_gb = settings.execution.storage.budget_gb
+        self.room = StorageRoom(self._store, storage_gb, self._stages_of)
         self._stages: dict[int, dict[str, Stage]] = {}  # of each trial
         self._took: dict[str, tuple[float, float]] = {}  # finished: device-seconds, finished at
         self._coming: dict[str, float] = {}  # stages of unfinished trials: what they still take
 
     def refresh(self, records: Sequence[TrialRecord]) -> None:
-        """See what has been finished since. Does nothing in a sweep that asks for no costs."""
+        """See what has been finished since. Does nothing in a sweep that asks for no costs, nor for
+        a budget of its storage."""
+        self.room.refresh(records)
         if not self._asked:
             return
         self.costs.refresh()
@@ -82,17 +87,17 @@ class Spending:
 
     def _room(self) -> float:
         """Device-seconds that are left for trials that have not begun; infinite: no limit known."""
-        if self.budget_seconds is None:
-            return math.inf
         if self.used_up:
             return 0.0
-        if not self.costs.known:
+        if self.budget_seconds is None or not self.costs.known:
             return math.inf
         return self.budget_seconds - self.spent_seconds - sum(self._coming.values())
 
     @property
     def used_up(self) -> bool:
-        return self.budget_seconds is not None and self.spent_seconds >= self.budget_seconds
+        """Whether no trial may begin any more, for want of device time or of storage."""
+        budget = self.budget_seconds
+        return self.room.used_up or (budget is not None and self.spent_seconds >= budget)
 
     def check(self, cheapest: Sequence[Mapping[str, Any]]) -> None:
         """Raises ValueError where the budget is smaller than every one of these trials."""

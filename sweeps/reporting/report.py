@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.planning.costs import duration
+from sweeps.planning.storage_room import left_out
 from sweeps.reporting.law_plots import plot_laws
 from sweeps.reporting.law_report import law_lines, merge_lines
 from sweeps.reporting.pareto import pareto_lines, plot_pareto
@@ -75,12 +76,14 @@ def _lines(
     """The report from its answer down to how it came about."""
     trials, downstream = summary["trials"], summary["downstream"]
     on_report = [t["report"] | {"name": t["name"]} for t in trials if t["report"]]
+    without = left_out(summary["storage"])
     return [
         f"# {summary['sweep']}",
         "",
         summary["question"],
         "",
         *_so_far(summary["counts"]),
+        *_paragraphs([without] if without else []),
         *_answer(summary),
         *_figures(plots),
         *coefficient_lines(summary["curves"]),

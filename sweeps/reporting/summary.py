@@ -84,6 +84,7 @@ def make_summary(
         "cost": _cost(paid),
         "usage": read_usage(sweep.folder, counted(sweep.settings.execution)).as_json(),
         "budget": search.budget(),
+        "storage": search.storage(),
         "allow_real_humans": sweep.settings.allow_real_humans,
         "data": {name: dataset.content_hash for name, dataset in sorted(data.items())},
         "licences": {name: each.licence for name, each in sorted(data.items()) if each.licence},

@@ -102,25 +102,26 @@ class Search:
         with self._lock:
             return self.spending.summary(self.records)
 
+    def storage(self) -> dict[str, int] | None:
+        """See `StorageRoom.summary`."""
+        with self._lock:
+            return self.spending.room.summary(self.records, self._to_begin())
+
     def add_soup(self) -> str | None:
         """One more trial where the sweep asks for it: the greedy soup of those that are finished.
 
-        Returns what is to be said of it: of what it is made, and what was refused and why. None
-        where it is not asked for, or is there already.
+        Returns `Soup.in_words`; None where it is not asked for, or is there already.
         """
         if not self._sweep.settings.search.greedy_soup:
             return None
-        soup = soup_of(
-            [
-                FinishedTrial(number=r.number, trial=self.config(r), score=r.score)
-                for r in self.records
-                if r.origin != "soup"
-            ],
-            self._data,
-        )
-        refused = "".join(f"; trial {number} {why}" for number, why in soup.refused)
+        ended = [
+            FinishedTrial(number=r.number, trial=self.config(r), score=r.score)
+            for r in self.records
+            if r.origin != "soup"
+        ]
+        soup = soup_of(ended, self._data)
         if not soup.values or soup.base is None:
-            return f"greedy soup: fewer than two trials can be in it{refused}"
+            return soup.in_words()
         values = {**self.records[soup.base].values, **soup.values}
         with self._lock:
             if any(record.values == values for record in self.records):
@@ -136,8 +137,7 @@ class Search:
             self.records.append(record)
             self._write(record)
             self._pending.append(record.number)
-        members = ", ".join(map(str, soup.members))
-        return f"greedy soup: of the weights of trials {members}{refused}"
+        return soup.in_words()
 
     def known(self) -> dict[int, tuple[str, TrialConfig]]:
         """Number -> (name, settings) of the trials that are known before the sampler is asked."""
@@ -161,7 +161,7 @@ class Search:
     # The Study protocol of cluster.tune.
 
     def ask(self) -> Assignment | None:
-        """The next trial; None when the sweep has its trials, or the grid or budget is used up."""
+        """The next trial; None when the sweep has its trials, the grid or a budget is used up."""
         with self._lock:
             record = self.records[self._pending.pop(0)] if self._pending else self._new()
             while record is not None and (

@@ -35,6 +35,14 @@ class Soup:
     values: dict[str, Any]
     refused: list[tuple[int, str]]  # trial, why
 
+    def in_words(self) -> str:
+        """Of what it is made, and what was refused and why."""
+        refused = "".join(f"; trial {number} {why}" for number, why in self.refused)
+        if not self.values:
+            return f"greedy soup: fewer than two trials can be in it{refused}"
+        members = ", ".join(map(str, self.members))
+        return f"greedy soup: of the weights of trials {members}{refused}"
+
 
 def soup_of(trials: Sequence[FinishedTrial], data: Mapping[str, Dataset]) -> Soup:
     """The alignments that share the best trial's start, each once, as endpoints of a soup.

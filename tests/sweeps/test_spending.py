@@ -14,7 +14,7 @@ from sweeps.searching.search import Search
 from sweeps.sweep import Sweep
 from tests.sweeps.test_prepare import prepared
 from tests.toy import toy_data, write_toy_sweep
-from trainables.stage_store import StageStore
+from trainables.stage_store import StageStore, Write
 from trainables.trial import trial_stages
 
 RATES = {"mae": 1.0, "align": 1.0, "tasks": 1.0}  # clips a second: a clip is a second
@@ -30,8 +30,11 @@ def make_search(folder: Path, seconds: float | None, **overrides: Any) -> Search
     return Search(sweep, space, given, toy_data())
 
 
-def run_one(search: Search, store: StageStore) -> list[str] | None:
-    """The next trial, its stages made at a second a clip: those that were; None: no more trials."""
+def run_one(search: Search, store: StageStore, kilobytes: int = 0) -> list[str] | None:
+    """The next trial, its stages made at a second a clip: those that were; None: no more trials.
+
+    `kilobytes`: that each of them takes of the storage, beside its record.
+    """
     assignment = search.ask()
     if assignment is None:
         return None
@@ -42,7 +45,11 @@ def run_one(search: Search, store: StageStore) -> list[str] | None:
         if store.record(stage.identity) is None:
             clips = float(stage_clips(stage, toy_data()))
             cost = {"device_seconds": clips, "clips": clips}
-            store.publish(stage, write={}, metrics={}, cost=cost)
+            write: dict[str, Write] = {
+                "weights.bin": lambda file: file.write(b"w" * 1000 * kilobytes)
+            }
+            metrics = {"accuracy": 0.5, "interval_low": 0.4, "interval_high": 0.6}
+            store.publish(stage, write=write, metrics=metrics, cost=cost)
             made.append(stage.kind)
     stages = {f"{s.kind} {s.identity}": s.identity for s in parts.searched()}
     score = 0.05 * config.align.epochs + 0.1 * config.probe.neighbours
