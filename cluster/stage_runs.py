@@ -117,14 +117,22 @@ def explain(error: BaseException) -> tuple[str, bool]:
     return f"{type(errors[0]).__name__}: {errors[0]}", True
 
 
-def never_began(error: BaseException) -> bool:
-    """Whether the nodes that the workers waited for did not come."""
+def never_placed(error: BaseException | None) -> bool:
+    """Whether the workers waited for room that did not come. They have held nothing."""
     from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
     return any(isinstance(cause, WorkerGroupStartupTimeoutError) for cause in _causes(error))
 
 
-def refused_by_storage(error: BaseException) -> OSError | None:
+def lost_its_node(error: BaseException | None) -> bool:
+    """Whether a node was lost, by Ray's own word, or workers were lost before they had begun."""
+    from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError
+
+    lost = NodeDiedError, WorkerGroupStartupFailedError
+    return any(isinstance(cause, lost) for cause in _causes(error))
+
+
+def refused_by_storage(error: BaseException | None) -> OSError | None:
     """What the storage said, where that a worker waited for it in vain is what `error` is about."""
     for cause in _causes(error):
         if isinstance(cause, OSError) and cause.errno in PASSING:
@@ -137,7 +145,7 @@ def said_by(error: BaseException) -> BaseException:
     return error.cause if isinstance(error, RayTaskError) else error
 
 
-def _causes(error: BaseException) -> list[BaseException]:
+def _causes(error: BaseException | None) -> list[BaseException]:
     """What lies behind Ray's wrappings, one for each worker that failed."""
     from ray.train import ControllerError, WorkerGroupError
     from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
@@ -150,4 +158,4 @@ def _causes(error: BaseException) -> list[BaseException]:
         return _causes(error.health_check_failure)
     if isinstance(error, RayTaskError) and error.cause is not None:
         return _causes(error.cause)
-    return [error]
+    return [] if error is None else [error]

@@ -6,14 +6,14 @@ What is finished is read from the stage store; nothing here need survive the pro
 from __future__ import annotations
 
 import asyncio
-import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import Any
 
 import ray
 
+from cluster.attempts import Attempts, asked, attend
 from cluster.gangs import Place, Workers, give_back_earlier_groups
 from cluster.resources import Nodes, Resources, is_gone, nodes_going, shapes_of, what_is_short
 from cluster.room import Room
@@ -23,7 +23,8 @@ from cluster.stage_runs import (
     StageFailed,
     Stuck,
     explain,
-    never_began,
+    lost_its_node,
+    never_placed,
     refused_by_storage,
 )
 from cluster.trunk_lines import TrunkLines
@@ -31,12 +32,8 @@ from cluster.vital_signs import HangLimits, Process, Watch
 from trainables.config import Execution
 from trainables.intermediate_probes import IntermediateProbes
 from trainables.stage import Stage, executed_as
-from trainables.stage_store import LEASE_SECONDS, Record, StageStore
+from trainables.stage_store import Record, StageStore
 from trainables.storage.lease import Lease
-
-LATE_SECONDS = 1.0  # more than so long after a look at an attempt was due is our own silence
-
-T = TypeVar("T")
 
 
 class StageDropped(Exception):
@@ -70,7 +67,6 @@ class Stages:
         self._room = Room(self._nodes, lambda identity: len(self._waiting_for[identity]))
         self._workers = Workers()
         self._events = StageEvents()
-        self._failed: Counter[str] = Counter()  # identity -> attempts that count
         if ray.get_runtime_context().was_current_actor_reconstructed:
             give_back_earlier_groups()
 
@@ -188,41 +184,44 @@ class Stages:
     async def _alone(self, stage: Stage, execution: Execution) -> Record:
         """Run the stage when the cluster has room and no other sweep on this storage runs it."""
         shapes, at_once = shapes_of(stage, execution), False
-        lease = self._store.lease(stage.identity)
-        self._failed[stage.identity] = 0
+        lease, attempts = self._store.lease(stage.identity), Attempts(self._attempts)
         self._tell(stage, "queued")
         while True:
-            while await _asked(lease.holder):
+            while not at_once and (await asked(lease.holder)) is not None:
                 self._check_wanted(stage)
                 await asyncio.sleep(self._store.poll_seconds)
             async with self._room.place(
                 stage.identity, shapes, lambda: self._check_wanted(stage), at_once=at_once
             ) as place:
-                if not await _asked(lease.take):
+                if not await asked(lease.take):
+                    at_once = False  # another sweep goes on with it
                     continue
                 try:
                     record = await self._record(stage)  # another sweep may have finished it
                     if record is not None:
                         self._tell(stage, "reused")
                         return record
-                    record = await self._attempts_at(stage, execution, place, lease)
+                    record = await self._attempts_at(stage, execution, place, lease, attempts)
                 finally:
-                    await _asked(lease.give_back)
+                    await asked(lease.give_back)
             if record is not None:
                 return record
-            at_once = True  # with fewer workers, if it may, rather than wait for other nodes
+            # With fewer workers, if it may, rather than wait for other nodes; back in the queue at
+            # once, before what it has left is another's.
+            at_once = True
             self._tell(stage, "queued")
 
     async def _attempts_at(
-        self, stage: Stage, execution: Execution, place: Place, lease: Lease
+        self, stage: Stage, execution: Execution, place: Place, lease: Lease, attempts: Attempts
     ) -> Record | None:
         """Attempts until one finishes, none is left, or another would end the same way.
 
-        None: a node of that place goes, is gone or never came. That costs no attempt.
+        None: a node of that place goes, is gone or never came. That costs no attempt, but of nodes
+        that are lost unwarned see `Attempts.lose_node`.
         """
         while True:
-            number = self._failed[stage.identity] + 1
-            await _asked(self._store.begin_attempt, stage.identity)
+            number = attempts.failed + 1
+            await asked(self._store.begin_attempt, stage.identity)
             signs = self._watch.begin(stage.identity)
             self._tell(stage, "started", attempt=number, workers=place.shape.workers)
             error = await self._attempt(stage, execution, place, lease)
@@ -236,13 +235,18 @@ class Stages:
             reason, again = ("its node is going away", True) if error is None else explain(error)
             if not again:
                 raise self._failure(stage, reason)
-            lost = self._watch.must_leave(signs) or (error is not None and never_began(error))
-            if lost or await is_gone(signs.nodes()):
+            nodes = signs.nodes() if place.gang is None else place.gang.nodes
+            elsewhere = bool(nodes & self._watch.going) or never_placed(error)
+            if not elsewhere and (lost_its_node(error) or await is_gone(nodes)):
+                elsewhere = True
+                if attempts.lose_node(await asked(self._store.checkpoint(stage.identity).listed)):
+                    lost = f"its node was lost {attempts.lost} times at the same checkpoint"
+                    raise self._failure(stage, f"{lost}; {reason}")
+            if elsewhere:
                 self._tell(stage, "retry", reason=f"{reason}; its place is lost", attempt=number)
                 return None
-            self._failed[stage.identity] = number
-            if number == self._attempts:
-                if error is not None and (refusal := refused_by_storage(error)):
+            if attempts.fail():
+                if refusal := refused_by_storage(error):
                     raise refusal
                 raise self._failure(stage, f"{reason}; {number} attempts")
             self._tell(stage, "retry", reason=reason, attempt=number)
@@ -251,10 +255,7 @@ class Stages:
     async def _attempt(
         self, stage: Stage, execution: Execution, place: Place, lease: Lease
     ) -> BaseException | None:
-        """One attempt: hand on its progress, hold its lease, end it if stuck, return its error.
-
-        Where the storage refuses, the workers wait for it themselves, which is no sign of a hang.
-        """
+        """One attempt; returns its error. See `attend`."""
         attempt = Attempt(
             stage=stage,
             store=self._store,
@@ -265,33 +266,21 @@ class Stages:
         )
         signs = self._watch.of(stage.identity)
         running = asyncio.create_task(self._workers.run(attempt, place))
-        last_epoch, renewed, stuck, refused = 0.0, time.monotonic(), None, False
-        looked, store = time.monotonic(), self._store.impatient()
-        while not running.done():
-            await asyncio.wait({running}, timeout=store.poll_seconds)
-            passed, looked = time.monotonic() - looked, time.monotonic()
-            passed = 0.0 if refused else min(passed, store.poll_seconds + LATE_SECONDS)
-            if why := signs.tick(passed):
-                stuck = why
-                signs.kill()
-            try:
-                for point in await _asked(store.progress, stage.identity):
-                    if point["epoch"] > last_epoch:
-                        last_epoch = point["epoch"]
-                        self._tell(stage, "progress", point=point)
-                if refused or time.monotonic() - renewed > LEASE_SECONDS / 3:
-                    await _asked(lease.renew)  # if it is lost, a stage trained twice is harmless
-                    renewed = time.monotonic()
-                refused = False
-            except OSError:
-                refused = True
-        if place.gang is not None:
-            place.gang.nodes = signs.nodes()
+        stuck = await attend(
+            running,
+            signs,
+            self._store,
+            stage.identity,
+            lease,
+            lambda point: self._tell(stage, "progress", point=point),
+        )
+        if place.gang is not None:  # which never moves
+            place.gang.nodes |= signs.nodes()
         return running.exception() if stuck is None else Stuck(f"{stuck}: killed")
 
     async def _record(self, stage: Stage) -> Record | None:
         try:
-            return await _asked(self._store.finished, stage.identity)
+            return await asked(self._store.finished, stage.identity)
         except ValueError as error:
             raise self._failure(stage, str(error)) from None
 
@@ -306,8 +295,3 @@ class Stages:
 
     def _tell(self, stage: Stage, state: str, **details: Any) -> None:
         self._events.tell(stage, state, self._wanted_by[stage.identity], **details)
-
-
-async def _asked(question: Callable[..., T], *arguments: Any) -> T:
-    """What the storage answers; other stages go on meanwhile, for it may take its time."""
-    return await asyncio.to_thread(question, *arguments)

@@ -8,11 +8,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.exceptions import NodeDiedError, WorkerCrashedError
 
 from cluster import gangs, room, stages
-from cluster.gangs import Place
+from cluster.gangs import Gang, Place
 from cluster.resources import Cluster
-from cluster.stage_runs import Attempt
+from cluster.stage_runs import Attempt, StageFailed
 from cluster.stages import Stages
 from cluster.vital_signs import HangLimits, Process
 from tests.toy import toy_execution
@@ -34,6 +35,24 @@ class TwoNodes:
 
     def now(self) -> Cluster:
         return Cluster(there=[NODE] * self.there, to_start=[], gone=[NODE] * self.gone)
+
+
+def script(monkeypatch: pytest.MonkeyPatch, nodes: TwoNodes, run: Any, is_gone: Any) -> None:
+    """Attempts do what `run` says, on these nodes."""
+    monkeypatch.setattr(stages, "Nodes", lambda _: nodes)
+    monkeypatch.setattr(stages, "is_gone", is_gone)
+    monkeypatch.setattr(stages, "nodes_going", set)
+    monkeypatch.setattr(room, "QUEUE_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(room, "waits_for_placement", lambda shape: False)
+    monkeypatch.setattr(gangs.Workers, "run", run)
+    context = SimpleNamespace(current_actor=None, was_current_actor_reconstructed=False)
+    monkeypatch.setattr(stages.ray, "get_runtime_context", lambda: context)
+
+
+def stages_of(store: StageStore, workers: int | tuple[int, ...], attempts: int) -> Stages:
+    executions = dict.fromkeys(("align", "tasks"), toy_execution(workers=workers))
+    silent_for_ever = HangLimits(seconds=None, first_step_seconds=None)
+    return Stages(store, executions, attempts, None, silent_for_ever, [])
 
 
 def test_scripted_a_stage_that_loses_a_node_goes_on_with_fewer_before_all_others_at_no_cost(
@@ -58,20 +77,12 @@ def test_scripted_a_stage_that_loses_a_node_goes_on_with_fewer_before_all_others
     async def is_gone(_: set[str]) -> bool:
         return nodes.gone > 0
 
-    monkeypatch.setattr(stages, "Nodes", lambda _: nodes)
-    monkeypatch.setattr(stages, "is_gone", is_gone)
-    monkeypatch.setattr(stages, "nodes_going", set)
-    monkeypatch.setattr(room, "QUEUE_POLL_SECONDS", 0.01)
-    monkeypatch.setattr(gangs.Workers, "run", run)
-    context = SimpleNamespace(current_actor=None, was_current_actor_reconstructed=False)
-    monkeypatch.setattr(stages.ray, "get_runtime_context", lambda: context)
-    elastic = dict.fromkeys(("align", "tasks"), toy_execution(workers=(1, 2)))
-    silent_for_ever = HangLimits(seconds=None, first_step_seconds=None)
+    script(monkeypatch, nodes, run, is_gone)
 
     async def scene() -> None:
         nonlocal actor, all_wanted
         all_wanted = asyncio.Event()
-        actor = Stages(store, elastic, 1, None, silent_for_ever, [])
+        actor = stages_of(store, workers=(1, 2), attempts=1)
         asked = []
         for number, stage in enumerate((FIRST, SECOND, PROBE), start=1):
             asked.append(asyncio.create_task(actor.want(stage, 1, [None])))
@@ -89,3 +100,104 @@ def test_scripted_a_stage_that_loses_a_node_goes_on_with_fewer_before_all_others
     assert begun[FIRST.identity]["workers"] == 2
     assert begun[SECOND.identity]["why"] == "needs 1 CPU, free 0"
     assert begun[PROBE.identity]["why"] == "1 before it"
+
+
+def bring(store: StageStore, attempts: int) -> list[dict[str, Any]]:
+    """The first stage, on one worker; its events. Raises what its trial would hear."""
+
+    async def scene() -> list[dict[str, Any]]:
+        actor = stages_of(store, workers=1, attempts=attempts)
+        await actor.want(FIRST, 1, [None])
+        return (await actor.events(0))[0]
+
+    return asyncio.run(asyncio.wait_for(scene(), timeout=60))
+
+
+async def always_gone(_: set[str]) -> bool:
+    return True
+
+
+async def never_gone(_: set[str]) -> bool:
+    return False
+
+
+def published(store: StageStore) -> None:
+    store.publish(FIRST, write={}, metrics={}, cost={"device_seconds": 1.0, "clips": 0})
+
+
+def test_scripted_a_stage_that_takes_down_every_node_it_is_given_fails_in_the_end(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ran: list[Place] = []
+
+    async def run(_: Any, attempt: Attempt, place: Place) -> None:
+        ran.append(place)
+        raise WorkerCrashedError
+
+    script(monkeypatch, TwoNodes(), run, always_gone)
+    with pytest.raises(StageFailed, match="its node was lost 3 times at the same checkpoint"):
+        bring(StageStore(tmp_path), attempts=2)
+    assert len(ran) == 3
+
+
+def test_scripted_nodes_that_are_lost_after_a_checkpoint_or_with_a_warning_are_never_too_many(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    store, ran = StageStore(tmp_path), []
+
+    async def run(_: Any, attempt: Attempt, place: Place) -> None:
+        ran.append(place)
+        if len(ran) % 2:
+            store.checkpoint(FIRST.identity).write("last.pt", b"state" * len(ran))
+        if len(ran) < 9:
+            raise WorkerCrashedError
+        published(store)
+
+    script(monkeypatch, TwoNodes(), run, always_gone)
+    bring(store, attempts=2)
+    assert len(ran) == 9
+
+    async def warned(_: Any, attempt: Attempt, place: Place) -> None:
+        here = Process(host="host", node="spot", pid=1, started=0.0)
+        await actor.at_work(FIRST.identity, 0, here)
+        ran.append(place)
+        if len(ran) < 19:
+            raise WorkerCrashedError
+        published(again)
+
+    async def scene() -> None:
+        nonlocal actor
+        actor = stages_of(again, workers=1, attempts=1)
+        actor._watch.going = {"spot"}
+        await actor.want(FIRST, 1, [None])
+
+    actor: Any = None
+    again = StageStore(tmp_path / "again")
+    script(monkeypatch, TwoNodes(), warned, never_gone)
+    asyncio.run(asyncio.wait_for(scene(), timeout=60))
+    assert len(ran) == 19
+
+
+@pytest.mark.parametrize("known", ["by Ray's word", "by the gang that was there"])
+def test_scripted_a_node_that_is_lost_before_its_workers_say_where_they_are_costs_no_attempt(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, known: str
+) -> None:
+    store, ran = StageStore(tmp_path), []
+
+    async def run(_: Any, attempt: Attempt, place: Place) -> None:
+        ran.append(place)
+        if len(ran) == 1 and known == "by Ray's word":
+            raise NodeDiedError("it is gone")
+        if len(ran) == 1:
+            place.gang = Gang(place.shape, asyncio.get_running_loop().create_future())
+            place.gang.nodes = {"spot"}
+            place.gang.over.set_result(None)
+            raise WorkerCrashedError
+        published(store)
+
+    async def is_gone(ids: set[str]) -> bool:
+        return ids == {"spot"}
+
+    script(monkeypatch, TwoNodes(), run, is_gone)
+    states = [event["state"] for event in bring(store, attempts=1)]
+    assert states == ["queued", "started", "retry", "queued", "started", "finished"]

@@ -14,6 +14,7 @@ Data: TypeAlias = bytes | memoryview
 class StoredFile:
     name: str  # within the folder that was listed: "ab12/record.json"
     size: int  # bytes
+    written: float  # seconds since the epoch, by the storage's clock
 
 
 class Files(Protocol):

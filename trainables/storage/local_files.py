@@ -51,8 +51,8 @@ class LocalFiles:
                     inside.append(f"{prefix}{entry.name}/")
                     continue
                 with suppress(FileNotFoundError):  # deleted meanwhile
-                    size = entry.stat().st_size
-                    found.append(StoredFile(name=f"{prefix}{entry.name}", size=size))
+                    stat, name = entry.stat(), f"{prefix}{entry.name}"
+                    found.append(StoredFile(name=name, size=stat.st_size, written=stat.st_mtime))
         return found
 
     def folders(self, path: str) -> list[str]:

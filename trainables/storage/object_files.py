@@ -83,7 +83,14 @@ class ObjectFiles:
         with _as_os_errors(path):
             found = obstore.list(self._store, prefix or None).collect()
         inside = len(prefix) + 1 if prefix else 0
-        return [StoredFile(name=each["path"][inside:], size=each["size"]) for each in found]
+        return [
+            StoredFile(
+                name=each["path"][inside:],
+                size=each["size"],
+                written=each["last_modified"].timestamp(),
+            )
+            for each in found
+        ]
 
     def folders(self, path: str) -> list[str]:
         prefix = self._key(path).rstrip("/")
