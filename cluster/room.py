@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -38,7 +39,8 @@ class Room:
     """CPUs and GPUs by our own account. Whoever waits holds nothing.
 
     Whoever unblocks most stands first in the queue, of equals whoever came first. Nobody overtakes
-    the first, so that a large gang is not starved by small stages.
+    the first, so that a large gang is not starved by small stages, unless the first needs nodes
+    that have gone: it has its turn again when they are back.
 
     Nodes that an autoscaler may start are room: what is placed on them waits for them, and so
     makes them come. A gang keeps the room of the stage that it has ended, until the next stage of
@@ -55,6 +57,7 @@ class Room:
         self._idle: dict[Gang, asyncio.TimerHandle] = {}  # the longest idle first
         self._leaving: set[Gang] = set()
         self._going: set[str] = set()
+        self._cluster, self._looked = nodes.now(), time.monotonic()
 
     def vacate(self, going: set[str]) -> None:
         """No gang waits for its next stage on one of these nodes, which are going away."""
@@ -99,8 +102,17 @@ class Room:
                 self._idle[place.gang] = wait(IDLE_SECONDS, self._end, place.gang)
                 self.vacate(self._going)
 
-    def _first(self) -> _Waiting:
-        return min(self._queue, key=self._order)
+    def _first(self) -> _Waiting | None:
+        return next(
+            (each for each in sorted(self._queue, key=self._order) if self._fits(each)), None
+        )
+
+    def _fits(self, waiting: _Waiting) -> bool:
+        """Whether there are nodes for it. One look at them, a moment old, serves all who wait."""
+        if time.monotonic() - self._looked > QUEUE_POLL_SECONDS:
+            self._cluster, self._looked = self._nodes.now(), time.monotonic()
+        narrowest = waiting.shapes[-1]
+        return workers_on(self._cluster.usable, narrowest) >= narrowest.workers
 
     def _order(self, waiting: _Waiting) -> tuple[int, int]:
         return -self._unblocks(waiting.identity), waiting.arrival
@@ -108,14 +120,14 @@ class Room:
     def why(self, identity: str) -> str:
         """What a stage waits for that holds no place yet."""
         queue = sorted(self._queue, key=self._order)
-        waiting = [waiting.identity for waiting in queue]
-        if identity not in waiting:
+        waiting = next((each for each in queue if each.identity == identity), None)
+        if waiting is None:
             return "another sweep on this storage runs it"
-        if ahead := waiting.index(identity):
-            return f"{ahead} before it"
-        shape, cluster = queue[0].shapes[-1], self._nodes.now()
+        shape, cluster = waiting.shapes[-1], self._nodes.now()
         if (fit := workers_on(cluster.usable, shape)) < shape.workers:
             return f"waits for a node to come back: {shape.workers} workers, room for {fit}"
+        if ahead := sum(self._fits(each) for each in queue[: queue.index(waiting)]):
+            return f"{ahead} before it"
         free = self._free(cluster.usable, self._idle, self._leaving)
         short = {
             name: need for name, need in shape.need().items() if not covers(free, {name: need})

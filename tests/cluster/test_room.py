@@ -203,6 +203,36 @@ def test_a_stage_whose_node_has_gone_waits_for_it_to_come_back_and_says_so() -> 
     play(scene)
 
 
+def test_who_waits_for_a_node_to_come_back_keeps_nobody_from_those_that_are_there() -> None:
+    async def scene() -> None:
+        nodes = ScriptedNodes([node(2)], gone=[node(2)])
+        there = Room(nodes)  # type: ignore[arg-type]
+        wide = asyncio.create_task(stay(there, "wide", TWO))
+        await asyncio.sleep(0.05)
+        await stay(there, "narrow", ONE)
+        assert not wide.done()
+
+        release = asyncio.Event()
+
+        async def holds() -> None:
+            async with there.place("holds", [ONE], lambda: None):
+                await release.wait()
+
+        held = asyncio.create_task(holds())
+        await asyncio.sleep(0.05)
+        later = asyncio.create_task(stay(there, "later", ONE))
+        await asyncio.sleep(0.05)
+        assert there.why("later") == "needs 2 CPU, free 0"
+        assert there.why("wide") == "waits for a node to come back: 2 workers, room for 1"
+        nodes.there.append(nodes.gone.pop())
+        await asyncio.sleep(0.1)
+        assert there.why("later") == "1 before it"  # though there is room for it now
+        release.set()
+        await asyncio.gather(held, wide, later)
+
+    play(scene)
+
+
 def test_parts_of_a_gpu_share_it_beside_each_other_and_never_lie_across_two() -> None:
     part = Shape(workers=1, cpus=1, gpus=0.4)  # two on one GPU
 
