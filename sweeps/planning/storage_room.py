@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from statistics import median
+from statistics import median_low
 
 from sweeps.records import TrialRecord
 from sweeps.storage_use import StorageUse, size, storage_use
@@ -60,7 +60,8 @@ class StorageRoom:
         missing = [coming[identity] for identity in coming.keys() - self._use.finished]
         self._coming, _ = self._use.size_of(missing)
         sizes = [self._use.size_of(stages)[0] for stages in self._own]
-        self._each = round(median(sizes)) if sizes else 0
+        # Of two the smaller: the first trial makes what all share.
+        self._each = median_low(sizes) if sizes else 0
 
     @property
     def used_up(self) -> bool:
