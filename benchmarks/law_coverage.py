@@ -89,11 +89,18 @@ def outliers(rng: np.random.Generator) -> Truth:
     return law_interior(rng)
 
 
+def two_bends(rng: np.random.Generator) -> Truth:
+    """Straight between four heights: sharp, and no law here bends twice."""
+    at = np.stack([np.zeros(2), rng.uniform(0.2, 0.4, 2), rng.uniform(0.6, 0.8, 2), np.ones(2)])
+    heights = 0.4 + rng.uniform(0.0, 0.15, (4, 2))
+    return lambda x: np.stack([np.interp(x[:, 0], at[:, i], heights[:, i]) for i in (0, 1)])
+
+
 KINDS: dict[str, Callable[[np.random.Generator], Truth]] = {
     kind.__name__: kind
     for kind in (
         *(law_interior, law_end, law_three, quadratic),
-        *(a_little_helps, kink, threshold, flat, outliers),
+        *(a_little_helps, kink, threshold, flat, outliers, two_bends),
     )
 }
 

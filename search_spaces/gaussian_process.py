@@ -1,5 +1,10 @@
 """A Gaussian process over the shares of a mixture, its settings averaged over, not chosen."""
 
+# Not the process of surrogate.py, which cannot stand in for it, nor it for that one: here a dozen
+# trials do not tell length and noise, so both are averaged over, for many series at once, and whole
+# curves are drawn. There a thousand points of mixed parameters have a length each, chosen by
+# gradient, each score its own noise, and only mean and deviation are asked for.
+
 from __future__ import annotations
 
 from dataclasses import dataclass

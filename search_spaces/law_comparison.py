@@ -8,11 +8,12 @@ proportions: the doubt holds the noise of training, the parameters, and which la
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from search_spaces.broken_line import BrokenLine, fit_broken_line
 from search_spaces.gaussian_process import GaussianProcess, fit_gaussian_process
 from search_spaces.mixture_laws import (
     Array,
@@ -38,6 +39,7 @@ class Law:
 LAWS = {
     "exponential": Law(fit_exponential, lambda sources: sources + 1),
     "quadratic": Law(fit_quadratic, lambda sources: sources * (sources + 1) // 2),
+    "broken line": Law(fit_broken_line, lambda sources: sources + 2),
     "gaussian process": Law(fit_gaussian_process, lambda sources: 2),
 }
 MERGES = "merged weights"  # a + b times the loss of merged weights
@@ -79,12 +81,17 @@ class Comparison:
         """The law that foretells best over all datasets, by the geometric mean of its errors."""
         return min(self.errors, key=lambda name: float(np.log(self.errors[name] + 1e-9).sum()))
 
+    def alone(self, name: str) -> Comparison:
+        """As if this law were known to be the true one; the noise stays what all of them say."""
+        weights = {law: np.full(len(self.losses), float(law == name)) for law in self.laws}
+        return replace(self, weights=weights)
+
     def draws(self, shares: Array, seed: int, count: int = DRAWS) -> Array:
         """Curves [B, D, M]: of each law in proportion to its weight.
 
-        A Gaussian process draws from its posterior, the others are fitted again to what they
-        foretell with new noise (parametric bootstrap). The noise's size is itself drawn, for few
-        trials say little of it.
+        A Gaussian process and a broken line draw from their posterior, the others are fitted again
+        to what they foretell with new noise (parametric bootstrap). The noise's size is itself
+        drawn, for few trials say little of it.
         """
         rng = np.random.default_rng(seed)
         series, trials = self.losses.shape
@@ -101,7 +108,7 @@ class Comparison:
             those = chosen == index
             if not those.any():
                 continue
-            if isinstance(curve, GaussianProcess):
+            if isinstance(curve, GaussianProcess | BrokenLine):
                 of_law = curve.draws(shares, noise, rng)
             else:
                 again = curve(self.shares) + sizes * noise

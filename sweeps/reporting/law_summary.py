@@ -114,12 +114,14 @@ def _proposed(laws: Laws, fitted: Fitted) -> dict[str, Any]:
     decision = fitted.decision
     mix = tuple(decision.candidates[decision.proposed].tolist())
     low, high = interval(decision.drawn_losses[:, decision.proposed])
+    alone_low, alone_high = _interval_alone(laws, fitted)
     least, most = decision.best_shares()
     following = decision.next_trial()
     return {
         "shares": laws.mixtures.named(mix),
         "score": 1 - float(decision.losses[decision.proposed]),
         "interval": [1 - float(high), 1 - float(low)],
+        "interval_of_best_law": [1 - alone_high, 1 - alone_low],
         "trials": [each.record.number for each in fitted.group.complete if each.shares == mix],
         "expected_regret": decision.regret(),
         "sure_within": {f"{each:g}": decision.sure_within(each) for each in TOLERANCES},
@@ -129,6 +131,15 @@ def _proposed(laws: Laws, fitted: Fitted) -> dict[str, Any]:
         },
         "next_trial": laws.mixtures.named(decision.candidates[following]),
     }
+
+
+def _interval_alone(laws: Laws, fitted: Fitted) -> tuple[float, float]:
+    """Of the proposal's loss, were the law that foretells best known to be the true one."""
+    comparison, decision = fitted.comparison, fitted.decision
+    alone = comparison.alone(comparison.best())
+    drawn = alone.draws(decision.candidates[[decision.proposed]], seed=laws.seed)
+    low, high = interval(drawn[:, :, 0] @ laws.weights)
+    return float(low), float(high)
 
 
 def _curve(laws: Laws, fitted: Fitted, mixes: Array, drawn: Array) -> list[dict[str, Any]]:

@@ -124,6 +124,31 @@ def test_the_last_trials_vary_the_mix_alone_and_find_the_best(tmp_path: Path) ->
     assert proposed["interval"][0] < 0.6 < proposed["interval"][1] < 0.62
 
 
+def test_the_report_says_by_how_much_the_interval_is_widened_and_why(tmp_path: Path) -> None:
+    search = searched(tmp_path, best_at(0.3, noise=0.01))
+    law = law_of(search)
+    proposed = law["proposed"]
+    proposed |= {"interval": [0.58, 0.601], "interval_of_best_law": [0.585, 0.598]}
+    said = f"the {law['best_law']} law alone would give 1.3: it is widened by 0.8, as which law"
+    assert said in "\n".join(law_lines({"law": law}))
+    proposed["interval_of_best_law"] = [0.57, 0.61]
+    assert "alone would give 4.0: it is not widened" in "\n".join(law_lines({"law": law}))
+
+
+def test_the_interval_of_the_best_law_is_that_of_its_draws_alone(tmp_path: Path) -> None:
+    search = searched(tmp_path, best_at(0.3, noise=0.01))
+    laws = search.proposals.laws
+    assert laws is not None
+    fitted = laws.fit(search.records)
+    assert not isinstance(fitted, str)
+    decision = fitted.decision
+    alone = fitted.comparison.alone(law_of(search)["best_law"])
+    drawn = alone.draws(decision.candidates[[decision.proposed]], seed=laws.seed)
+    low, high = np.quantile(1 - drawn, [0.05, 0.95])
+    found = law_of(search)["proposed"]["interval_of_best_law"]
+    assert found == pytest.approx([low, high], abs=1e-5)
+
+
 def test_only_trials_that_differ_in_nothing_but_mix_and_seed_enter_a_law(tmp_path: Path) -> None:
     points = [
         {"name": "other epochs", "set": {"align.epochs": 3, SHARES: {"scenes": 1}}},
