@@ -104,7 +104,10 @@ class DisturbedSweep:
         identity: str,
         mend: Callable[[], object] = lambda: None,
     ) -> None:
-        """Do it; wait until the stage is tried again; mend it; wait until a step is taken."""
+        """Do it; wait until the stage is tried again; mend it; wait until a step is taken.
+
+        What runs then, and nothing else, holds a place on the cluster.
+        """
         self.faults += 1
         self._finished |= finished_stages(self.sweep)
         before, moment = self.attempts(identity), time.time()
@@ -116,6 +119,7 @@ class DisturbedSweep:
         self.wait_for(lambda: self.steps().by_others(identity, process))
         went_on = self.steps().by_others(identity, process)[0]
         self.measured["seconds until the next step"] = round(went_on - moment, 1)
+        self.every_group_has_workers()
 
     def kill_driver(self) -> None:
         """Of the one trial that runs; until another process has taken its place."""
@@ -123,6 +127,7 @@ class DisturbedSweep:
         self._finished |= finished_stages(self.sweep)
         driver.kill()
         self.wait_for(lambda: [d for d in self.cluster.find("ray::ImplicitFunc") if d != driver])
+        self.every_group_has_workers()
 
     def kill_entry_process_and_submit_again(self) -> None:
         """All that it started ends by itself, and gives back what it held, before it is started."""
@@ -132,6 +137,19 @@ class DisturbedSweep:
         self.nothing_is_left()
         self.measured["seconds until all has ended"] = round(time.time() - began, 1)
         self.start()
+
+    def every_group_has_workers(self) -> None:
+        """While the sweep runs, for with its job's end Ray removes even a group that was leaked.
+
+        One that is about to start has none yet: it must get some, or go.
+        """
+        without = self.cluster.groups_without_workers()
+
+        def none_stays() -> bool:
+            without.intersection_update(self.cluster.groups_without_workers())
+            return not without
+
+        until(none_stays, seconds=120)
 
     def nothing_is_left(self) -> None:
         """Of what the sweep held on the cluster."""

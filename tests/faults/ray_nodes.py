@@ -173,6 +173,12 @@ class RayNodes:
         ]
         return groups + actors
 
+    def groups_without_workers(self) -> set[str]:
+        """The placement groups of gangs, those with CPUs or GPUs, in which no worker lives."""
+        used = {each["placement_group_id"] for each in self.ask("actors") if _lives(each)}
+        groups = [each for each in self.ask("placement_groups") if each["state"] != "REMOVED"]
+        return {each["placement_group_id"] for each in groups if _trains(each)} - used
+
     def ask(self, what: str) -> list[dict[str, Any]]:
         """Ray's state API over HTTP."""
         url = f"http://127.0.0.1:{self.dashboard}/api/v0/{what}?limit=10000&detail=true"
@@ -204,3 +210,13 @@ class RayNodes:
             return bool(self.alive())
         except (OSError, ValueError, KeyError):
             return False
+
+
+def _lives(actor: dict[str, Any]) -> bool:
+    return bool(actor["state"] == "ALIVE")
+
+
+def _trains(group: dict[str, Any]) -> bool:
+    """Whether it is a gang's; a trial's own holds a byte of memory."""
+    held = [bundle["unit_resources"] for bundle in group["bundles"]]
+    return any(each.get("CPU") or each.get("GPU") for each in held)
