@@ -83,11 +83,17 @@ def test_without_limits_nothing_hangs_and_a_worker_that_is_not_there_yet_is_not_
 def test_who_waits_for_the_storage_is_not_stuck_nor_are_those_who_wait_for_him() -> None:
     of = signs(seconds=10, first=100)
     of.beat(0)
-    of.waits()  # the worker that writes a checkpoint; the other is in a collective operation
+    of.beat(1)
     for _ in range(5):
+        of.waits()  # the worker that writes a checkpoint; the other is in a collective operation
         assert of.tick(9) is None
-        of.waits()
-    assert of.tick(11) == "no step for 10 s (worker 0 on host0)"  # the other has taken none yet
+    assert of.tick(2) == "no step for 10 s (worker 0 on host0)"
+
+
+def test_that_it_waits_for_the_storage_is_no_first_step() -> None:
+    of = signs(seconds=10, first=100)
+    of.waits()
+    assert of.tick(99) is None
 
 
 def test_a_worker_says_that_it_waits_for_a_disk_that_is_full_with_a_stand_in_for_the_actor(
