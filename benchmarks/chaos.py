@@ -8,7 +8,8 @@ two are compared: trials, scores, stages, MLflow runs.
     python benchmarks/chaos.py                          30 kills, in at most 40 minutes
     python benchmarks/chaos.py --kills 5 --seed 1
 
-The last line is JSON.
+The last line is JSON. It exits with 1 where a stage was lost or trained twice, or the sweep did not
+end as the undisturbed one; what was wrong stands above that line.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import subprocess
 import sys
 import tempfile
 import time
@@ -60,18 +62,31 @@ class Chaos:
 
     def __init__(self, sweep: DisturbedSweep, cluster: RayNodes, seed: int) -> None:
         self.sweep, self.cluster = sweep, cluster
-        self.random = random.Random(seed)
+        self.seed, self.random = seed, random.Random(seed)
         self.killed: Counter[str] = Counter()
-        self.trained_twice: set[str] = set()
-        self._finished: dict[str, int] = {}
+        self.survived = 0  # kills after which a step was taken, or the sweep has ended well
+        self.finished: dict[str, int] = {}  # stages, before the last kill at which they were
 
     def strike(self) -> None:
         """One kill, of what there is at that moment."""
         (kind,) = self.random.choices([*KINDS], [*KINDS.values()])
-        self._finished = finished_stages(self.sweep.sweep) | self._finished
+        self.finished = finished_stages(self.sweep.sweep) | self.finished
         if self._kill(kind):
             self.killed[kind] += 1
-            print(f"{sum(self.killed.values())}: {kind}", flush=True)
+            print(f"{self.kills}: {kind}", flush=True)
+
+    @property
+    def kills(self) -> int:
+        return sum(self.killed.values())
+
+    def told(self) -> dict[str, Any]:
+        return {
+            "benchmark": "chaos",
+            "seed": self.seed,
+            "kills": self.kills,
+            "killed": dict(self.killed),
+            "kills_survived": self.survived,
+        }
 
     def _kill(self, kind: str) -> bool:
         try:
@@ -95,7 +110,7 @@ class Chaos:
     def finished_again(self) -> list[str]:
         """Stages whose record was replaced, or that took a step after it was written."""
         now, steps = finished_stages(self.sweep.sweep), self.sweep.steps().taken
-        replaced = [name for name, when in self._finished.items() if now.get(name) != when]
+        replaced = [name for name, when in self.finished.items() if now.get(name, when) != when]
         late = [name for name in now if name in steps and steps[name][-1][2] > now[name] / 1e9]
         return sorted({*replaced, *late})
 
@@ -110,69 +125,88 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=40.0, help="no more kills after these")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
-        result = run(Path(folder), arguments)
+        result, wrong = run(Path(folder), arguments)
+    for each in wrong:
+        print(each, flush=True)
     print(json.dumps(result))
-    return 0
+    return 1 if wrong else 0
 
 
-def run(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    began, trials = time.monotonic(), arguments.trials
+def run(folder: Path, arguments: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
+    """What was measured, and what of it is wrong."""
+    began = time.monotonic()
     cluster = RayNodes(folder / "ray")
+    sweep = DisturbedSweep(
+        write_world_sweep(folder / "sweep", search__trials=arguments.trials, **SWEEP), cluster
+    )
+    chaos = Chaos(sweep, cluster, arguments.seed)
     try:
-        for _ in range(2):
-            cluster.add_node()
-        sweep = DisturbedSweep(
-            write_world_sweep(folder / "sweep", search__trials=trials, **SWEEP), cluster
-        )
-        chaos = Chaos(sweep, cluster, arguments.seed)
-        sweep.start()
-        while sum(chaos.killed.values()) < arguments.kills:
-            if time.monotonic() - began > 60 * arguments.minutes:
-                break
-            if sweep.goes_on():
-                time.sleep(chaos.random.uniform(*PAUSE_SECONDS))
-                chaos.strike()
-            elif sweep.process.poll() is not None:  # it has ended: more trials
-                assert sweep.process.returncode == 0, sweep.printed()
-                trials += MORE_TRIALS
-                sweep.start("--trials", str(trials))
-        sweep.end(seconds=1200)
-        disturbed_seconds = time.monotonic() - began
+        trials = disturb(sweep, chaos, arguments)
+    except (AssertionError, subprocess.TimeoutExpired) as error:
+        return chaos.told(), [f"the sweep did not end: {error}"]
     finally:
         cluster.shut_down()
+    seconds = {"seconds": round(time.monotonic() - began)}
 
     reference = write_world_sweep(folder / "undisturbed", search__trials=trials, **SWEEP)
     run_to_end(reference, seconds=1800)
-    steps = sweep.steps()
+    compared, wrong = compare(chaos, reference)
+    return {**chaos.told(), **compared, **seconds}, wrong
+
+
+def disturb(sweep: DisturbedSweep, chaos: Chaos, arguments: argparse.Namespace) -> int:
+    """How many trials the sweep had when the kills were done; raises where it does not end."""
+    began, trials = time.monotonic(), arguments.trials
+    for _ in range(2):
+        sweep.cluster.add_node()
+    sweep.start()
+    while chaos.kills < arguments.kills:
+        if time.monotonic() - began > 60 * arguments.minutes:
+            break
+        if sweep.goes_on():
+            chaos.survived = chaos.kills
+            time.sleep(chaos.random.uniform(*PAUSE_SECONDS))
+            chaos.strike()
+        elif sweep.process.poll() is not None:  # it has ended: more trials
+            assert sweep.process.returncode == 0, sweep.printed()
+            trials += MORE_TRIALS
+            sweep.start("--trials", str(trials))
+    sweep.end(seconds=1200)
+    chaos.survived = chaos.kills
+    return int(trials)
+
+
+def compare(chaos: Chaos, reference: Path) -> tuple[dict[str, Any], list[str]]:
+    """With the same sweep undisturbed: figures, and what must not be."""
+    sweep, steps = chaos.sweep.sweep, chaos.sweep.steps()
     repeated, taken = sum(steps.repeated().values()), sum(map(len, steps.taken.values()))
-    kills = sum(chaos.killed.values())
-    lost = finished_stages(reference).keys() - finished_stages(sweep.sweep).keys()
-    result = {
-        "benchmark": "chaos",
-        "seed": arguments.seed,
-        "kills": kills,
-        "killed": dict(chaos.killed),
-        "kills_survived": kills,  # it has ended with the scores of the other: checked below
-        "stages": len(finished_stages(sweep.sweep)),
+    lost = sorted(finished_stages(reference).keys() - finished_stages(sweep).keys())
+    twice = chaos.finished_again()
+    wrong = [f"stages lost: {lost}"] if lost else []
+    wrong += [f"stages trained twice: {twice}"] if twice else []
+    try:
+        check_aftermath(
+            sweep,
+            reference,
+            finished_before=chaos.finished,
+            steps=steps,
+            most_repeated=CHECKPOINT * chaos.kills,
+        )
+    except AssertionError as error:
+        wrong.append(f"it did not end as the undisturbed sweep: {error}")
+    figures = {
+        "stages": len(finished_stages(sweep)),
         "stages_lost": len(lost),
-        "stages_trained_twice": len(chaos.finished_again()),
+        "stages_trained_twice": len(twice),
         "steps": taken - repeated,
         "steps_repeated": repeated,
         "work_repeated_percent": round(100 * repeated / (taken - repeated), 2),
         "most_attempts_at_a_stage": max(
-            len(path.read_text()) for path in storage_of(sweep.sweep).glob("stages/*/attempts")
+            len(path.read_text()) for path in storage_of(sweep).glob("stages/*/attempts")
         ),
-        "seconds": round(disturbed_seconds),
+        "ended_as_undisturbed": not wrong,
     }
-    print(json.dumps(result), flush=True)
-    check_aftermath(
-        sweep.sweep,
-        reference,
-        finished_before={},
-        steps=steps,
-        most_repeated=CHECKPOINT * kills,
-    )
-    return result
+    return figures, wrong
 
 
 if __name__ == "__main__":
