@@ -22,7 +22,7 @@ ui: $(INSTALLED) ## MLflow on the demo's database, http://localhost:5000
 	  --backend-store-uri sqlite:///$(abspath $(STORAGE))/mlflow.db
 
 test: $(INSTALLED) check ## lint, types and every test that does not take minutes
-	.venv/bin/pytest -m "not slow" -n 2 --dist loadfile
+	.venv/bin/pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(INSTALLED) ## the rest: clusters of several nodes on this machine, one with PostgreSQL
 	.venv/bin/pytest -m slow

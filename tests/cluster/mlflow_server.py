@@ -127,6 +127,9 @@ class Postgres:
         options = f"-h 127.0.0.1 -p {self._port} -c unix_socket_directories="
         self._run("pg_ctl", *arguments, "-w", "-o", options, "-l", str(self._log))
 
-    def _run(self, program: str, *arguments: str) -> None:
+    def runs(self) -> bool:
+        return self._run("pg_ctl", "status", check=False) == 0
+
+    def _run(self, program: str, *arguments: str, check: bool = True) -> int:
         command = [*self._as, str(self._bin / program), "-D", str(self._data), *arguments]
-        subprocess.run(command, check=True, cwd="/", stdout=subprocess.DEVNULL)
+        return subprocess.run(command, check=check, cwd="/", stdout=subprocess.DEVNULL).returncode

@@ -140,12 +140,10 @@ def test_more_workers_than_the_cluster_has_is_an_error_that_says_what_is_short(
     start: Start,
 ) -> None:
     stages = start(mae=toy_execution(workers=3), align=toy_execution(gpus_per_worker=1))
-    began = time.monotonic()
     with pytest.raises(StageFailed, match=r"needs 3 workers of 1 CPU, .* room for 2 .*lower"):
         get(want(stages, stage("mae"), 1))
     with pytest.raises(StageFailed, match=r"needs 1 worker of 1 CPU and 1 GPU, .* room for 0"):
         get(want(stages, stage("align"), 1))
-    assert time.monotonic() - began < 5
 
 
 def test_inputs_come_first_and_not_at_all_when_the_stage_itself_is_there(start: Start) -> None:

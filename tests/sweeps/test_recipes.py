@@ -123,6 +123,7 @@ def test_ppma_runs_to_its_end_and_takes_every_part_of_the_recipe_with_it(
     assert align["mixture"]["realised"] == {"nh_kinetics": 12, "synapt": 12}
 
 
+@pytest.mark.slow
 def test_ppma_s_baselines_make_the_table_of_its_paper(catalog: Path, tmp_path: Path) -> None:
     points = load_yaml(SWEEPS / "ppma_baselines.yaml")["search"]["points"]
     humans = [point["name"] for point in points if point.get("real_humans")]
@@ -139,6 +140,7 @@ def test_ppma_s_baselines_make_the_table_of_its_paper(catalog: Path, tmp_path: P
     assert summary["allow_real_humans"] is False
 
 
+@pytest.mark.slow
 def test_synapt_trains_its_networks_on_its_mixes_of_classes(catalog: Path, tmp_path: Path) -> None:
     points = [
         point
