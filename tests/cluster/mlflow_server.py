@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import shutil
 import signal
 import socket
@@ -90,17 +91,32 @@ class SlowLine:
 
     def _serve(self, client: socket.socket) -> None:
         slow = False
+        under_way: queue.SimpleQueue[tuple[float, bytes]] = queue.SimpleQueue()
         with suppress(OSError), client, socket.create_connection(("127.0.0.1", self._port)) as far:
             answering = threading.Thread(target=self._answer, args=(far, client), daemon=True)
             answering.start()
-            while sent := client.recv(2**16):
+            threading.Thread(target=self._hear, args=(client, under_way), daemon=True).start()
+            while True:
+                due, part = under_way.get()
                 if self.delay and not slow:
                     self.late, slow = self.late + 1, True
-                time.sleep(self.delay)
-                far.sendall(sent)
+                time.sleep(max(0.0, due - time.monotonic()))
+                if not part:
+                    break
+                far.sendall(part)
             far.shutdown(socket.SHUT_WR)
             answering.join()  # the server answers before it closes
         self.late -= slow
+
+    def _hear(
+        self, client: socket.socket, under_way: queue.SimpleQueue[tuple[float, bytes]]
+    ) -> None:
+        part = b"."
+        while part:
+            part = b""
+            with suppress(OSError):
+                part = client.recv(2**16)
+            under_way.put((time.monotonic() + self.delay, part))
 
     def _answer(self, far: socket.socket, client: socket.socket) -> None:
         with suppress(OSError):
