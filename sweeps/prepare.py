@@ -25,7 +25,7 @@ from sweeps.checks import (
 )
 from sweeps.mixture_limits import limited
 from sweeps.planning.costs import StageCosts
-from sweeps.planning.forecast import Forecast, forecast
+from sweeps.planning.forecast import Forecast, forecast, reported
 from sweeps.planning.plan import Plan, make_plan
 from sweeps.records import check_same_sweep, read_records, read_sweep
 from sweeps.searching.given import given_trials
@@ -99,7 +99,7 @@ def prepare(sweep: Sweep, console: Console, *, dry_run: bool) -> Prepared:
         search.spending.check([*edges(space)] or [each.values for each in given])
     known = search.known()
     costs = StageCosts(data, store, settings.execution)
-    plan = make_plan(known, search.trials - len(known), data, costs)
+    plan = make_plan(known, search.trials - len(known), data, costs, reported(search))
     plan.budget = search.spending.in_words()
     return Prepared(
         sweep=sweep,

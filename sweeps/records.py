@@ -21,6 +21,7 @@ from cluster.study import RungPoint
 from trainables.storage.folder import Folder
 
 Origin: TypeAlias = Literal["baseline", "point", "earlier", "suggested", "proxy", "law", "soup"]
+GIVEN: tuple[Origin, ...] = ("baseline", "point")  # before it; all are reported on
 CHOSEN: tuple[Origin, ...] = ("suggested", "proxy", "law")  # while the search goes on
 State: TypeAlias = Literal["waiting", "running", "complete", "failed", "pruned"]
 READERS = 16  # records read at once

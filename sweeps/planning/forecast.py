@@ -15,6 +15,7 @@ from search_spaces.study import Study
 from sweeps.planning.costs import StageCosts
 from sweeps.planning.plan import Plan, PlannedStage, make_plan, money_of, total_seconds
 from sweeps.planning.schedule import Task, makespan
+from sweeps.records import GIVEN
 from sweeps.searching.objectives import directions
 from sweeps.searching.search import Search
 from sweeps.sweep import Sweep
@@ -56,8 +57,8 @@ def forecast(
 ) -> Forecast:
     """`plan`: of the trials that `search` knows."""
     known = search.known()
-    drawn = _drawn(sweep, space, search, min(plan.to_suggest, MOST_DRAWN))
-    whole = make_plan({**known, **drawn}, 0, data, costs) if drawn else plan
+    drawn = draw(sweep, space, search, min(plan.to_suggest, MOST_DRAWN))
+    whole = make_plan({**known, **drawn}, 0, data, costs, reported(search)) if drawn else plan
     there = {planned.stage.identity for planned in plan.stages}
     more = [each for each in whole.missing if each.stage.identity not in there]
     beyond = (plan.to_suggest - len(drawn)) / max(1, len(drawn) // 2) if drawn else 0.0
@@ -77,8 +78,12 @@ def forecast(
 
 
 def tasks_of(missing: Sequence[PlannedStage]) -> dict[str, Task] | None:
-    """The stages that are to be made, to be scheduled; None where one has no price."""
+    """The stages that are to be made, to be scheduled; None where one has no price.
+
+    What no score needs is one more trial's, the last: it runs when the search is over.
+    """
     tasks = {}
+    last = 1 + max((number for planned in missing for number in planned.trials), default=0)
     for planned in missing:
         if planned.price is None:
             return None
@@ -86,12 +91,19 @@ def tasks_of(missing: Sequence[PlannedStage]) -> dict[str, Task] | None:
             seconds=planned.price.seconds / planned.workers,
             devices=planned.workers * planned.devices,
             waits_for=planned.waits_for,
-            trials=planned.trials,
+            trials=planned.trials if planned.scored else [last],
         )
     return tasks
 
 
-def _drawn(
+def reported(search: Search) -> set[int]:
+    """Those known trials that are scored in every way at the end whatever they score: the given
+    ones. (So is the best of the others, whichever that will be.)"""
+    begun = {record.number for record in search.records if record.origin in GIVEN}
+    return begun | {number for number in search.known() if number >= len(search.records)}
+
+
+def draw(
     sweep: Sweep, space: Space, search: Search, count: int
 ) -> dict[int, tuple[str, TrialConfig]]:
     """Trials that the sampler might suggest, numbered after the known ones."""

@@ -5,7 +5,7 @@ Trials that the sampler will suggest are not known yet: see `forecast`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -33,6 +33,7 @@ class PlannedStage:
     repetition: dict[str, float]  # source -> clips drawn / clips that exist
     waits_for: list[str]  # identities of what it is made from, or goes on from
     trials: list[int] = field(default_factory=list)
+    scored: bool = False  # a trial's score needs it; else it runs when the search is over
 
 
 @dataclass(kw_only=True)
@@ -57,8 +58,13 @@ def make_plan(
     to_suggest: int,
     data: Mapping[str, Dataset],
     costs: StageCosts,
+    reported: Collection[int] | None = None,
 ) -> Plan:
-    """`trials`: number -> (name, settings) of every trial that is known before the search."""
+    """`trials`: number -> (name, settings) of every trial that is known before the search.
+
+    `reported`: numbers of those that are scored in every way that they ask for, None: all. Of the
+    others only what their score is made of runs.
+    """
     stages: dict[str, PlannedStage] = {}
     alone: dict[int, int] = {}
     prices: list[Price | None] = []
@@ -66,8 +72,11 @@ def make_plan(
     for number, (_, trial) in trials.items():
         alone[number] = 0
         parts = trial_stages(trial, data)
-        ends += [parts.weights, *(end for ends in parts.results.values() for end in ends.values())]
-        for stage in parts.all():
+        searched_only = reported is not None and number not in reported
+        for_score = {stage.identity for stage in parts.searched()}
+        results = [parts.scored] if searched_only else parts.results.values()
+        ends += [parts.weights, *(end for scored in results for end in scored.values())]
+        for stage in parts.searched() if searched_only else parts.all():
             if stage.identity not in stages:
                 stages[stage.identity] = PlannedStage(
                     stage=stage,
@@ -83,6 +92,7 @@ def make_plan(
                     waits_for=[each.identity for each in stage.before()],
                 )
             stages[stage.identity].trials.append(number)
+            stages[stage.identity].scored |= stage.identity in for_score
             alone[number] += costs.clips_alone(stage)
             prices.append(costs.alone(stage))
     for stage in costs.missing(ends):

@@ -8,8 +8,11 @@ nobody overtakes the head, so that a large gang is not starved by small ones.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
+from sweeps.planning.spot import Nodes, Spot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +23,19 @@ class Task:
     devices: float  # of its whole gang; less than one where several share a device
     waits_for: Sequence[str] = ()  # names of tasks
     trials: Sequence[int] = ()  # that want it; none: wanted from the start
+    fewer: Sequence[float] = ()  # devices that it makes do with, the most first
+    checkpoint_seconds: float = math.inf  # of work between two checkpoints; infinite: none
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What came of the tasks."""
+
+    seconds: float  # until all are done
+    taken_back: int  # nodes
+    interrupted: int  # times that a task was
+    repeated: float  # device-seconds of work that was done again
+    restarting: float  # device-seconds that were held, but for no step
 
 
 def makespan(
@@ -31,30 +47,121 @@ def makespan(
     """
     if any(task.devices > devices for task in tasks.values()):
         return None
-    rank = critical_paths(tasks)
-    missing = {name: {each for each in t.waits_for if each in tasks} for name, t in tasks.items()}
-    dependants = _dependants(tasks)
-    trials = _Trials(tasks, concurrent)
-    queue = [(-rank[name], name) for name in trials.begun() if not missing[name]]
-    heapq.heapify(queue)
-    running: list[tuple[float, str]] = []
-    queued = {name for _, name in queue}
-    now, free = 0.0, devices
-    while queue or running:
-        while queue and tasks[queue[0][1]].devices <= free + 1e-9:
-            _, name = heapq.heappop(queue)
-            free -= tasks[name].devices
-            heapq.heappush(running, (now + tasks[name].seconds, name))
-        now, done = heapq.heappop(running)
-        free += tasks[done].devices
-        for name in dependants[done]:
-            missing[name].discard(done)
-        for name in (*dependants[done], *trials.ended(done)):
-            if not missing[name] and name not in queued and trials.wanted(name):
-                queued.add(name)
-                heapq.heappush(queue, (-rank[name], name))
-    assert len(queued) == len(tasks), "the tasks wait for each other"
-    return now
+    return simulate(tasks, [devices], concurrent).seconds
+
+
+def simulate(
+    tasks: Mapping[str, Task],
+    nodes: Sequence[float],
+    concurrent: int | None = None,
+    spot: Spot | None = None,
+) -> Run:
+    """Run the tasks on nodes of so many devices each, which together are enough for any of them.
+
+    A task that loses a node gives back all its devices and stands in the queue again, with what
+    its last checkpoint holds. With as many of the devices it takes, of `fewer`, it is that much
+    slower, to its end.
+    """
+    assert all(min((task.devices, *task.fewer)) <= sum(nodes) for task in tasks.values())
+    return _Simulation(tasks, Nodes(nodes, spot), concurrent, spot).run()
+
+
+@dataclass
+class _Attempt:
+    number: int
+    devices: float
+    begins: float  # its first step; before, it restarts
+    speed: float  # seconds of work in a second
+
+
+class _Simulation:
+    def __init__(
+        self,
+        tasks: Mapping[str, Task],
+        nodes: Nodes,
+        concurrent: int | None,
+        spot: Spot | None,
+    ) -> None:
+        self._tasks, self._nodes, self._spot = tasks, nodes, spot
+        self._rank = critical_paths(tasks)
+        self._missing = {
+            n: {each for each in t.waits_for if each in tasks} for n, t in tasks.items()
+        }
+        self._dependants = _dependants(tasks)
+        self._trials = _Trials(tasks, concurrent)
+        self._queue: list[tuple[float, str]] = []
+        self._queued: set[str] = set()
+        self._running: dict[str, _Attempt] = {}
+        self._ends: list[tuple[float, str, int]] = []  # of attempts, those that were cut included
+        self._kept: dict[str, float] = {}  # seconds of work that a checkpoint holds
+        self._attempts = 0
+        self._interrupted, self._repeated, self._restarting = 0, 0.0, 0.0
+
+    def run(self) -> Run:
+        now = 0.0
+        self._enqueue(self._trials.begun())
+        while self._queue or self._running:
+            while self._queue and self._start(self._queue[0][1], now):
+                heapq.heappop(self._queue)
+            if self._ends and self._ends[0][0] <= self._nodes.next_change:
+                end, name, number = heapq.heappop(self._ends)
+                if name in self._running and self._running[name].number == number:
+                    now = end
+                    self._finish(name)
+            else:
+                now = self._nodes.next_change
+                for name in self._nodes.change():
+                    self._interrupt(name, now)
+        assert len(self._queued) == len(self._tasks), "the tasks wait for each other"
+        return Run(
+            seconds=now,
+            taken_back=self._nodes.taken_back,
+            interrupted=self._interrupted,
+            repeated=self._repeated,
+            restarting=self._restarting,
+        )
+
+    def _enqueue(self, names: Iterable[str]) -> None:
+        for name in names:
+            if not self._missing[name] and name not in self._queued and self._trials.wanted(name):
+                self._queued.add(name)
+                heapq.heappush(self._queue, (-self._rank[name], name))
+
+    def _start(self, name: str, now: float) -> bool:
+        task = self._tasks[name]
+        for devices in (task.devices, *task.fewer):
+            if self._nodes.take(name, devices):
+                break
+        else:
+            return False
+        begins = now + (self._spot.restart_seconds if self._spot and name in self._kept else 0.0)
+        self._attempts += 1
+        speed = devices / task.devices if task.devices else 1.0
+        attempt = _Attempt(self._attempts, devices, begins, speed)
+        self._running[name] = attempt
+        left = task.seconds - self._kept.get(name, 0.0)
+        heapq.heappush(self._ends, (begins + left / attempt.speed, name, attempt.number))
+        self._restarting += (begins - now) * devices
+        return True
+
+    def _finish(self, name: str) -> None:
+        del self._running[name]
+        self._nodes.give_back(name)
+        for other in self._dependants[name]:
+            self._missing[other].discard(name)
+        self._enqueue([*self._dependants[name], *self._trials.ended(name)])
+
+    def _interrupt(self, name: str, now: float) -> None:
+        task, attempt = self._tasks[name], self._running.pop(name)
+        self._nodes.give_back(name)
+        kept = self._kept.get(name, 0.0)
+        done = kept + max(0.0, now - attempt.begins) * attempt.speed
+        every = task.checkpoint_seconds
+        self._kept[name] = kept if math.isinf(every) else done // every * every
+        self._interrupted += 1
+        self._repeated += (done - self._kept[name]) * task.devices
+        self._restarting -= max(0.0, attempt.begins - now) * attempt.devices
+        heapq.heappush(self._queue, (-self._rank[name], name))
 
 
 def critical_paths(tasks: Mapping[str, Task]) -> dict[str, float]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sweeps.planning.stage_facts import describe
-from sweeps.records import TrialRecord
+from sweeps.records import GIVEN, TrialRecord
 from sweeps.reporting.curves import curve_summary
 from sweeps.reporting.law_summary import law_summary, merge_summary
 from sweeps.reporting.pareto import pareto
@@ -37,7 +37,7 @@ def reported(search: Search) -> list[TrialRecord]:
     return [
         record
         for record in search.records
-        if record.state == "complete" and (record is best or record.origin in ("baseline", "point"))
+        if record.state == "complete" and (record is best or record.origin in GIVEN)
     ]
 
 

@@ -34,8 +34,7 @@ from trainables.trial import trial_score
 class Search:
     """Hands out trials and takes their results; what the cluster layer sees of a sweep.
 
-    `on_change` is called with each record that was written; `earlier` is what other sweeps found.
-    Safe to call from several threads.
+    `earlier` is what other sweeps found. Safe to call from several threads.
     """
 
     def __init__(
@@ -44,14 +43,13 @@ class Search:
         space: Space,
         given: list[GivenTrial],
         data: Mapping[str, Dataset],
-        on_change: Callable[[TrialRecord], None] = lambda record: None,
         earlier: Iterable[Observation] = (),
     ) -> None:
         self._sweep = sweep
         self._space = space
         self._given = given
         self._data = data
-        self._on_change = on_change
+        self._on_change: Callable[[TrialRecord], None] = lambda record: None
         self.before_writing: Callable[[], None] = lambda: None  # what it raises, the writer does
         self._view = SamplerView(sweep, space)
         self.objectives = sweep.settings.search.objectives
@@ -86,6 +84,7 @@ class Search:
         return self._sweep.folder
 
     def listen(self, on_change: Callable[[TrialRecord], None]) -> None:
+        """`on_change` is called with each record that was written."""
         self._on_change = on_change
 
     def observations(self) -> list[Observation]:

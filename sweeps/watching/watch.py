@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from cluster.tracking import Tracker
+from sweeps.planning.forecast import reported
 from sweeps.planning.plan import make_plan
 from sweeps.planning.plan_lines import price
 from sweeps.planning.stage_facts import describe
@@ -158,7 +159,9 @@ class Watch:
             return
         self._price_told = time.monotonic()
         self._costs.refresh()
-        if to_do := price(make_plan(self._search.known(), 0, self._data, self._costs)):
+        known = self._search.known()
+        plan = make_plan(known, 0, self._data, self._costs, reported(self._search))
+        if to_do := price(plan):
             self._terminal.say(f"[dim]{to_do}[/dim]")
 
     def _track_stage(self, identity: str, reason: str | None = None) -> None:

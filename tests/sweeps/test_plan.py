@@ -6,16 +6,27 @@ from typing import Any
 import pytest
 
 from sweeps.planning.costs import StageCosts
+from sweeps.planning.forecast import tasks_of
 from sweeps.planning.plan import make_plan
 from sweeps.planning.plan_lines import plan_lines, state_bytes
 from sweeps.planning.stage_facts import repetition
 from sweeps.sweep import ExecutionSettings
-from tests.toy import toy_data, toy_sweep_data, toy_trial
+from tests.toy import AUGMENT, OPTIMIZER, toy_data, toy_sweep_data, toy_trial
 from trainables.models.flops import parameters
 from trainables.settings import parse
 from trainables.stage import TRUNKS
 from trainables.stage_store import StageStore
 from trainables.trial import trial_stages
+
+FINETUNE = {
+    "epochs": 1,
+    "drop_path": 0.0,
+    "label_smoothing": 0.0,
+    "max_unreadable": 0.01,
+    "augment": AUGMENT,
+    "mixup": None,
+    "optimizer": OPTIMIZER,
+}
 
 
 def plan_of(tmp_path: Path, to_suggest: int = 0, **trials: dict[str, Any]):
@@ -43,6 +54,28 @@ def test_a_stage_that_two_trials_need_is_planned_once(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, first={}, second={"align__epochs": 3})
     assert kinds_with_trials(plan) == [("mae", [0, 1]), ("align", [0]), ("align", [1])]
     assert "2 trials are known and stand on 10 stages (without sharing: 12)" in plan_lines(plan)[0]
+
+
+def test_of_a_trial_that_is_not_reported_only_its_score_is_planned(tmp_path: Path) -> None:
+    # PPMA's fine-tuning is for the baselines, the points and the best, and not for each trial.
+    trials = {n: (str(n), toy_trial(seed=n, finetune=FINETUNE)) for n in range(2)}
+    plan = make_plan(trials, 0, toy_data(), costs_at(tmp_path), reported={0})
+    assert [p.trials for p in plan.stages if p.stage.kind == "finetune"] == [[0]]
+    assert [p.trials for p in plan.stages if p.stage.kind == "probe"] == [[0], [1]]
+    assert len([p for p in plan.missing if p.stage.kind == "finetune"]) == 1
+    everything = make_plan(trials, 0, toy_data(), costs_at(tmp_path))
+    assert len([p for p in everything.missing if p.stage.kind == "finetune"]) == 2
+
+
+def test_what_no_score_needs_is_scheduled_after_the_trials(tmp_path: Path) -> None:
+    trials = {n: (str(n), toy_trial(seed=n, finetune=FINETUNE)) for n in range(2)}
+    rates = dict.fromkeys(("mae", "align", "finetune", "tasks"), 1.0)
+    plan = make_plan(trials, 0, toy_data(), costs_at(tmp_path, clips_per_second=rates))
+    tasks = tasks_of(plan.missing)
+    assert tasks is not None
+    kinds = {planned.stage.identity: planned.stage.kind for planned in plan.missing}
+    last = {kinds[name] for name, task in tasks.items() if list(task.trials) == [2]}
+    assert last == {"finetune", "evaluate"}
 
 
 def test_what_is_finished_is_cached_and_what_is_not_is_priced_by_it(tmp_path: Path) -> None:

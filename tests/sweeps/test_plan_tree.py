@@ -143,6 +143,7 @@ class _Suggesting:
     def __init__(self, sweep: Sweep, space: Space) -> None:
         self.known = dict
         self.observations = list
+        self.records: list[Any] = []
 
 
 def test_a_grid_s_trials_are_all_known_and_stand_in_the_tree(tmp_path: Path) -> None:
