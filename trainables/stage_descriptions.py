@@ -42,8 +42,12 @@ def align(
     trial: TrialConfig, settings: AlignSettings, data: Mapping[str, Dataset], start: Stage
 ) -> Stage:
     """`settings` are the trial's own, or those of an endpoint of its average."""
-    others = [trial.endpoint(index) for index in range(len(trial.average.endpoints))]
-    named = [other.mixture.shares for other in (trial.align, *others)]
+    named = [trial.align.mixture.shares]
+    if (
+        settings.mixture.match_repetition
+    ):  # of a soup of a thousand endpoints each would ask for all
+        others = [trial.endpoint(index) for index in range(len(trial.average.endpoints))]
+        named += [other.mixture.shares for other in others]
     return _pretraining("align", trial, settings, data, start, named)
 
 

@@ -28,6 +28,16 @@ class Price(NamedTuple):
     basis: Literal["timed", "given", "by FLOPs"]
 
 
+class Timed(NamedTuple):
+    """What a finished stage says of the time that others will take."""
+
+    like: str  # `rate_key`
+    kind: str
+    seconds: float  # of one device
+    clips: float
+    flops_per_clip: float | None
+
+
 class StageCosts:
     """Prices of stages against one storage, read anew by `refresh`. For one thread.
 
@@ -45,14 +55,19 @@ class StageCosts:
         teraflops = execution.device_teraflops
         self._stated_speed = None if teraflops is None else teraflops * 1e12
         self._clips: dict[str, int] = {}
+        self._timed: dict[str, Timed] = {}
         self.refresh()
 
     def refresh(self) -> None:
         """Read what has been finished since."""
         self._records = {record.identity: record for record in self._store.records()}
-        self._rates = measured_rates(self._records.values())
-        self._fixed = measured_fixed(self._records.values())
-        self._speed = measured_speed(self._records.values()) or self._stated_speed
+        for identity, record in self._records.items():
+            known = self._timed.get(identity)
+            if known is None or known.seconds != record.cost["device_seconds"]:
+                self._timed[identity] = timed(record)
+        self._rates = measured_rates(self._timed.values())
+        self._fixed = measured_fixed(self._timed.values())
+        self._speed = measured_speed(self._timed.values()) or self._stated_speed
         self._trunks: dict[str, list[int]] = {}  # line -> the steps of its finished trunks
         for record in self._records.values():
             if record.stage["kind"] in TRUNKS and not record.given_up:
@@ -172,32 +187,41 @@ def rate_key(kind: str, settings: Mapping[str, Any]) -> str:
     return json.dumps([kind, settings.get("model"), settings.get("clip")], sort_keys=True)
 
 
-def measured_rates(records: Iterable[Record]) -> dict[str, float]:
+def timed(record: Record) -> Timed:
+    kind, settings = record.stage["kind"], record.stage["settings"]
+    return Timed(
+        like=rate_key(kind, settings),
+        kind=kind,
+        seconds=record.cost["device_seconds"],
+        clips=record.cost.get("clips", 0),
+        flops_per_clip=flops_per_clip(kind, settings),
+    )
+
+
+def measured_rates(stages: Iterable[Timed]) -> dict[str, float]:
     """Median device-seconds a clip of the finished stages, by kind, model and clip."""
     seen: dict[str, list[float]] = {}
-    for record in records:
-        if record.cost.get("clips"):
-            key = rate_key(record.stage["kind"], record.stage["settings"])
-            seen.setdefault(key, []).append(record.cost["device_seconds"] / record.cost["clips"])
+    for each in stages:
+        if each.clips:
+            seen.setdefault(each.like, []).append(each.seconds / each.clips)
     return {key: median(rates) for key, rates in seen.items()}
 
 
-def measured_fixed(records: Iterable[Record]) -> dict[str, float]:
+def measured_fixed(stages: Iterable[Timed]) -> dict[str, float]:
     """Median device-seconds of the finished stages by kind, for those priced by no clips."""
     seen: dict[str, list[float]] = {}
-    for record in records:
-        seen.setdefault(record.stage["kind"], []).append(record.cost["device_seconds"])
+    for each in stages:
+        seen.setdefault(each.kind, []).append(each.seconds)
     return {kind: median(seconds) for kind, seconds in seen.items()}
 
 
-def measured_speed(records: Iterable[Record]) -> float | None:
+def measured_speed(stages: Iterable[Timed]) -> float | None:
     """Median FLOP/s that one device reached in the finished stages whose FLOPs are known."""
-    speeds = []
-    for record in records:
-        each = flops_per_clip(record.stage["kind"], record.stage["settings"])
-        seconds = record.cost["device_seconds"]
-        if each and seconds and record.cost.get("clips"):
-            speeds.append(each * record.cost["clips"] / seconds)
+    speeds = [
+        each.flops_per_clip * each.clips / each.seconds
+        for each in stages
+        if each.flops_per_clip and each.clips and each.seconds
+    ]
     return median(speeds) if speeds else None
 
 

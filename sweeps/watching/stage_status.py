@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import mean, median
 from typing import Any
 
-from sweeps.planning.costs import devices_per_worker, measured_rates
+from sweeps.planning.costs import devices_per_worker, measured_rates, timed
 from sweeps.records import CHOSEN, TrialRecord
 from sweeps.sweep import ExecutionSettings
 from trainables.config import Execution
@@ -169,7 +169,7 @@ class SweepStages:
 
     def _prices(self) -> dict[str, float]:
         """Device-seconds of each stage, as far as it or such stages have been timed."""
-        rates = measured_rates(self._store.records())
+        rates = measured_rates(map(timed, self._store.records()))
         measured = {canonical_hash(key): rate for key, rate in rates.items()}
         given = self._execution.clips_per_second or {}
         prices = {}

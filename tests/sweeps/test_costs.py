@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from sweeps.planning.costs import StageCosts
+from sweeps.planning import costs as costs_module
+from sweeps.planning.costs import StageCosts, rate_key
 from tests.sweeps.test_plan import costs_at, finish
 from tests.toy import toy_data, toy_trial
 from trainables.models.flops import classification_flops
@@ -52,6 +53,22 @@ def test_what_is_finished_meanwhile_is_seen_after_a_refresh(tmp_path: Path) -> N
     assert "align" in kinds(costs.left(toy_trial()))
     costs.refresh()
     assert kinds(costs.left(toy_trial())) == ["features", "features", "probe"]
+
+
+def test_a_refresh_works_out_what_is_new_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A sweep with a budget refreshes before each trial, at the last of them with all their stages.
+    store, keyed = StageStore(tmp_path), list[str]()
+    for seed in range(10):
+        finish(align_of(seed=seed), store)
+    found = costs_at(tmp_path)
+    monkeypatch.setattr(costs_module, "rate_key", lambda *a: keyed.append(a[0]) or rate_key(*a))
+    finish(align_of(seed=10), store, seconds=200)
+    found.refresh()
+    assert keyed == ["align"]
+    assert found.price(align_of(seed=11)) == pytest.approx((2.0, "timed"))  # the median
+    assert found.price(align_of(seed=10)) == pytest.approx((200.0, "timed"))
 
 
 def test_what_was_never_timed_is_priced_by_its_flops_at_the_speed_of_what_was(

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from sweeps.searching.soup import FinishedTrial, differences, soup_of
 from tests.toy import MIXUP, toy_data, toy_trial
 from trainables.config import TrialConfig
@@ -49,6 +51,20 @@ def test_the_soup_is_made_of_the_alignments_that_were_scored_best_first() -> Non
     assert [stage.inputs[f"w{i}"].identity for i in range(3)] == [
         aligned(trials[number].trial).identity for number in soup.members
     ]
+
+
+def test_a_soup_of_twice_the_trials_takes_twice_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    endpoint = TrialConfig.endpoint
+    monkeypatch.setattr(TrialConfig, "endpoint", lambda t, i: asked.append(i) or endpoint(t, i))
+
+    def work(count: int) -> int:
+        trials = finished(*((n / count, shares(n / 32)) for n in range(count)))
+        asked.clear()
+        assert len(soup_of(trials, DATA).members) == count
+        return len(asked)
+
+    assert work(20) <= 2.5 * work(10)
 
 
 def test_a_trial_that_does_not_fit_is_refused_with_its_reason() -> None:
