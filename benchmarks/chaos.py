@@ -51,6 +51,7 @@ SWEEP: dict[str, Any] = {
     "trial__mae__epochs": 150,
     "trial__align__epochs": 150,  # 300 steps, 10 s or so
     "execution__hang_seconds": 10.0,
+    "execution__first_step_seconds": 120.0,  # one may be stopped while it waits for a stage
     "execution__attempts": 100,
 }
 CHECKPOINT = 2  # steps between two

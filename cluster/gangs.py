@@ -22,6 +22,7 @@ import ray
 
 from cluster.resources import Shape
 from cluster.stage_runs import Attempt, StageFailed, run_task, work
+from cluster.vital_signs import Process
 from trainables.stage import TRAINED
 
 AGREEMENT_SECONDS = 10.0  # after one worker's mistake, for the others to make it too
@@ -35,9 +36,13 @@ class Gang:
 
     def __init__(self, shape: Shape, over: asyncio.Future[None]) -> None:
         self.shape, self.over = shape, over
-        self.nodes: set[str] = set()  # where its workers ran the last stage
+        self.workers: dict[int, Process] = {}  # by rank, as they have said; they never move
         self._number = 0
         self._prepare_order()
+
+    @property
+    def nodes(self) -> set[str]:
+        return {process.node for process in self.workers.values()}
 
     def _prepare_order(self) -> None:
         loop = asyncio.get_running_loop()
@@ -97,6 +102,10 @@ class Place:
 
     shape: Shape
     gang: Gang | None  # one that was left there, then one that is left there
+
+    def workers(self) -> dict[int, Process]:
+        """Those that are there."""
+        return {} if self.gang is None or self.gang.over.done() else self.gang.workers
 
 
 class Workers:

@@ -222,7 +222,7 @@ class Stages:
         while True:
             number = attempts.failed + 1
             await asked(self._store.begin_attempt, stage.identity)
-            signs = self._watch.begin(stage.identity)
+            signs = self._watch.begin(stage.identity, place.workers())
             self._tell(stage, "started", attempt=number, workers=place.shape.workers)
             error = await self._attempt(stage, execution, place, lease)
             record = await self._record(stage)
@@ -274,8 +274,8 @@ class Stages:
             lease,
             lambda point: self._tell(stage, "progress", point=point),
         )
-        if place.gang is not None:  # which never moves
-            place.gang.nodes |= signs.nodes()
+        if place.gang is not None:
+            place.gang.workers |= signs.workers
         return running.exception() if stuck is None else Stuck(f"{stuck}: killed")
 
     async def _record(self, stage: Stage) -> Record | None:

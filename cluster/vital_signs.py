@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -131,10 +131,12 @@ class Watch:
         self._signs: dict[str, VitalSigns] = {}  # identity -> of its last attempt
         self.going: set[str] = set()  # nodes, gone by now or not
 
-    def begin(self, identity: str) -> VitalSigns:
-        """An attempt at a stage begins."""
-        self._signs[identity] = VitalSigns(self._limits)
-        return self._signs[identity]
+    def begin(self, identity: str, there: Mapping[int, Process]) -> VitalSigns:
+        """An attempt at a stage begins; with the workers that are there, if any."""
+        signs = self._signs[identity] = VitalSigns(self._limits)
+        for rank, process in there.items():
+            signs.at_work(rank, process)
+        return signs
 
     def of(self, identity: str) -> VitalSigns:
         return self._signs[identity]

@@ -20,6 +20,7 @@ from tests.toy import toy_execution
 from trainables.stage import Stage
 from trainables.stage_store import StageStore
 
+SILENT_FOR_EVER = HangLimits(seconds=None, first_step_seconds=None)
 NODE = {"CPU": 1.0, "GPU": 0.0}
 FIRST, SECOND, PROBE = (
     Stage(kind=kind, settings={"number": number})
@@ -49,10 +50,14 @@ def script(monkeypatch: pytest.MonkeyPatch, nodes: TwoNodes, run: Any, is_gone: 
     monkeypatch.setattr(stages.ray, "get_runtime_context", lambda: context)
 
 
-def stages_of(store: StageStore, workers: int | tuple[int, ...], attempts: int) -> Stages:
+def stages_of(
+    store: StageStore,
+    workers: int | tuple[int, ...],
+    attempts: int,
+    limits: HangLimits = SILENT_FOR_EVER,
+) -> Stages:
     executions = dict.fromkeys(("align", "tasks"), toy_execution(workers=workers))
-    silent_for_ever = HangLimits(seconds=None, first_step_seconds=None)
-    return Stages(store, executions, attempts, None, silent_for_ever, [])
+    return Stages(store, executions, attempts, None, limits, [])
 
 
 def test_scripted_a_stage_that_loses_a_node_goes_on_with_fewer_before_all_others_at_no_cost(
@@ -190,7 +195,7 @@ def test_scripted_a_node_that_is_lost_before_its_workers_say_where_they_are_cost
             raise NodeDiedError("it is gone")
         if len(ran) == 1:
             place.gang = Gang(place.shape, asyncio.get_running_loop().create_future())
-            place.gang.nodes = {"spot"}
+            place.gang.workers[0] = Process(host="host", node="spot", pid=1, started=0.0)
             place.gang.over.set_result(None)
             raise WorkerCrashedError
         published(store)
@@ -201,3 +206,47 @@ def test_scripted_a_node_that_is_lost_before_its_workers_say_where_they_are_cost
     script(monkeypatch, TwoNodes(), run, is_gone)
     states = [event["state"] for event in bring(store, attempts=1)]
     assert states == ["queued", "started", "retry", "queued", "started", "finished"]
+
+
+def test_scripted_a_gang_that_does_not_take_up_its_next_stage_is_killed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    store, ran, killed = StageStore(tmp_path), [], []
+    store.poll_seconds = 0.01
+    frozen = Process(host="host", node="node", pid=7, started=0.0)
+
+    async def run(_: Any, attempt: Attempt, place: Place) -> None:
+        ran.append(attempt.stage)
+        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if attempt.stage is FIRST:
+            place.gang = Gang(place.shape, over)
+            await actor.at_work(FIRST.identity, 0, frozen)
+        elif len(ran) == 2:  # stopped meanwhile, it says nothing
+            assert place.gang is not None and place.gang.workers == {0: frozen}
+            await dead.wait()
+            place.gang.over.set_result(None)
+            raise WorkerCrashedError
+        store.publish(attempt.stage, write={}, metrics={}, cost={"device_seconds": 1.0, "clips": 0})
+
+    def kill(process: Process) -> None:
+        killed.append(process)
+        dead.set()
+
+    script(monkeypatch, TwoNodes(), run, never_gone)
+    monkeypatch.setattr(Process, "kill", kill)
+
+    async def scene() -> list[dict[str, Any]]:
+        nonlocal actor, dead
+        dead = asyncio.Event()
+        limits = HangLimits(seconds=None, first_step_seconds=0.3)
+        actor = stages_of(store, workers=1, attempts=2, limits=limits)
+        for stage in (FIRST, SECOND):
+            await actor.want(stage, 1, [None])
+        return (await actor.events(0))[0]
+
+    actor: Any = None
+    dead: Any = None
+    events = asyncio.run(asyncio.wait_for(scene(), timeout=60))
+    (reason,) = [event["reason"] for event in events if event["state"] == "retry"]
+    assert reason == "no first step for 0.3 s (worker 0 on host): killed"
+    assert killed == [frozen] and ran == [FIRST, SECOND, SECOND]

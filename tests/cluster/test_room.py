@@ -16,6 +16,7 @@ from cluster.gangs import Gang, Place, Workers
 from cluster.resources import Cluster, Shape
 from cluster.room import Room
 from cluster.stage_runs import Attempt, StageFailed
+from cluster.vital_signs import Process
 from tests.toy import toy_execution
 from trainables.stage import Stage
 from trainables.stage_store import StageStore
@@ -294,7 +295,7 @@ def test_a_worker_that_fails_alone_is_told_so_and_the_stage_fails_once_the_gang_
 def test_a_gang_on_a_node_that_goes_away_is_told_to_end_and_no_stage_is_given_it() -> None:
     async def scene() -> None:
         there, left = a_room(), a_gang(ONE)
-        left.nodes = {"spot"}
+        left.workers = {0: Process(host="host", node="spot", pid=1, started=0.0)}
         asked = asks(left, rank=0)
         await stay(there, "first", ONE, leaves=left)
         there.vacate({"another"})
@@ -302,7 +303,7 @@ def test_a_gang_on_a_node_that_goes_away_is_told_to_end_and_no_stage_is_given_it
         there.vacate({"spot"})
         assert await asked is None
         again = a_gang(ONE)
-        again.nodes = {"spot"}
+        again.workers = left.workers
         assert await stay(there, "second", ONE, leaves=again) is None
         assert await asks(again, rank=0) is None  # it began there before that was known
         left.over.set_result(None)
