@@ -59,7 +59,8 @@ def test_a_soup_of_twice_the_trials_takes_twice_the_work(monkeypatch: pytest.Mon
     monkeypatch.setattr(TrialConfig, "endpoint", lambda t, i: asked.append(i) or endpoint(t, i))
 
     def work(count: int) -> int:
-        trials = finished(*((n / count, shares(n / 32)) for n in range(count)))
+        rates = [{"align__optimizer__lr_peak": (n + 1) / 1000} for n in range(count)]
+        trials = finished(*((n / count, rate) for n, rate in enumerate(rates)))
         asked.clear()
         assert len(soup_of(trials, DATA).members) == count
         return len(asked)
