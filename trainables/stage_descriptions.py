@@ -43,9 +43,7 @@ def align(
 ) -> Stage:
     """`settings` are the trial's own, or those of an endpoint of its average."""
     named = [trial.align.mixture.shares]
-    if (
-        settings.mixture.match_repetition
-    ):  # of a soup of a thousand endpoints each would ask for all
+    if settings.mixture.match_repetition:  # else a soup would ask each endpoint for all others
         others = [trial.endpoint(index) for index in range(len(trial.average.endpoints))]
         named += [other.mixture.shares for other in others]
     return _pretraining("align", trial, settings, data, start, named)
