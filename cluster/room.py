@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -58,6 +59,8 @@ class Room:
         self._leaving: set[Gang] = set()
         self._going: set[str] = set()
         self._cluster, self._looked = nodes.now(), time.monotonic()
+        self._head: _Waiting | None = None  # of the queue, as it was
+        self._sorted = -math.inf  # at that time; not since the queue has changed
 
     def vacate(self, going: set[str]) -> None:
         """No gang waits for its next stage on one of these nodes, which are going away."""
@@ -82,6 +85,7 @@ class Room:
         arrival = self._arrivals.setdefault(identity, len(self._arrivals))
         waiting = _Waiting(arrival=arrival, identity=identity, shapes=shapes, at_once=at_once)
         self._queue.append(waiting)
+        self._sorted = -math.inf
         try:
             check()
             while self._first() is not waiting or (shape := self._room_for(waiting)) is None:
@@ -89,6 +93,7 @@ class Room:
                 check()
         finally:
             self._queue.remove(waiting)
+            self._sorted = -math.inf
         place = Place(shape, self._idle_gang(shape))
         if place.gang is not None:
             self._idle.pop(place.gang).cancel()
@@ -103,9 +108,12 @@ class Room:
                 self.vacate(self._going)
 
     def _first(self) -> _Waiting | None:
-        return next(
-            (each for each in sorted(self._queue, key=self._order) if self._fits(each)), None
-        )
+        """Sorted once for all who wait: if each did it, a long queue would be all the work here."""
+        if time.monotonic() - self._sorted > QUEUE_POLL_SECONDS:
+            queue = sorted(self._queue, key=self._order)
+            self._head = next((each for each in queue if self._fits(each)), None)
+            self._sorted = time.monotonic()
+        return self._head
 
     def _fits(self, waiting: _Waiting) -> bool:
         """Whether there are nodes for it. One look at them, a moment old, serves all who wait."""

@@ -401,3 +401,28 @@ def test_a_stage_that_more_wait_for_meanwhile_moves_up_in_the_queue() -> None:
         await asyncio.gather(*asked)
 
     play(scene)
+
+
+def test_a_long_queue_is_sorted_once_for_all_who_wait_and_not_by_each() -> None:
+    async def scene() -> None:
+        asked: list[str] = []
+        there, release = (
+            a_room(unblocks=lambda name: len(asked.append(name) or "")),
+            asyncio.Event(),
+        )
+
+        async def stage(name: str) -> None:
+            async with there.place(name, [ALL], lambda: None):
+                await release.wait()
+
+        stages = [asyncio.create_task(stage(str(number))) for number in range(101)]
+        await asyncio.sleep(0.05)
+        began = time.monotonic()
+        asked.clear()
+        await asyncio.sleep(0.5)
+        looks = (time.monotonic() - began) / room.QUEUE_POLL_SECONDS
+        assert len(asked) <= 100 * (looks + 2)  # were it by each, a hundred times as often
+        for each in stages:
+            each.cancel()
+
+    play(scene)
