@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from tests.ports import free_port
+
 HOP_BY_HOP = {"connection", "transfer-encoding", "content-length", "host"}
 
 
@@ -55,13 +57,6 @@ def s3_server() -> Iterator[S3]:
     finally:
         server.kill()
         server.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 def wait_for(port: int, server: subprocess.Popen[bytes], seconds: float = 90) -> None:

@@ -46,11 +46,14 @@ secret() { "$BIN/python" -c 'import secrets; print(secrets.token_hex(32))'; }
 # Chosen once and kept, so that a server that is started again has its old address.
 choose_ports() {
   "$BIN/python" - <<'PYTHON'
-import socket
+import contextlib, random, socket
 names = ["POSTGRES", "MLFLOW", "GCS", "DASHBOARD", "AGENT", "CLIENT"]
-sockets = [socket.create_server(("127.0.0.1", 0)) for _ in names]
-for name, each in zip(names, sockets):
-    print(f"{name}_PORT={each.getsockname()[1]}")
+# Below those that the kernel hands out, which a Ray that starts takes by the dozen.
+for port in random.sample(range(20_000, 32_000), 1000):
+    if not names:
+        break
+    with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+        print(f"{names.pop()}_PORT={port}")
 PYTHON
 }
 

@@ -15,11 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.request import urlopen
 
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
+from tests.ports import free_port
 
 
 class MlflowServer:

@@ -18,7 +18,8 @@ import pytest
 import yaml
 
 from tests.cluster.conftest import until
-from tests.cluster.test_job_submission import RAY, free_ports, wait_for_answer
+from tests.cluster.test_job_submission import RAY, wait_for_answer
+from tests.ports import free_ports
 from tests.sweeps.commands import command, environment, write_world_sweep
 from tests.toy import CPU
 

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from tests.cluster.conftest import until
+from tests.ports import free_ports
 from tests.sweeps.commands import ROOT, environment, write_world_sweep
 
 RAY = str(Path(sys.executable).parent / "ray")
@@ -28,16 +29,6 @@ class Cluster:
     dashboard: str
     agent: str
     head: int  # its process
-
-
-def free_ports(count: int) -> list[int]:
-    import socket
-
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from mlflow.exceptions import MlflowException
 
 from cluster import tracking
 from cluster.tracking import Tracker
+from tests import ports
 from tests.cluster.conftest import until
 from tests.cluster.tracked import (
     FINISHED,
@@ -375,6 +376,4 @@ def test_what_mlflow_cannot_take_holds_nothing_else_up(
 
 @pytest.fixture
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
+    return ports.free_port()

@@ -104,7 +104,7 @@ class DisturbedSweep:
         identity: str,
         mend: Callable[[], object] = lambda: None,
     ) -> None:
-        """Do it; wait until the stage is tried again; mend it; wait until a step is taken.
+        """Do it; mend it; wait until the stage is tried again; wait until a step is taken.
 
         What runs then, and nothing else, holds a place on the cluster.
         """
@@ -113,9 +113,9 @@ class DisturbedSweep:
         before, moment = self.attempts(identity), time.time()
         process = self.trainer(identity).pid
         strike()
+        mend()
         self.wait_for(lambda: self.attempts(identity) > before)
         self.measured["seconds until the next attempt"] = round(time.time() - moment, 1)
-        mend()
         self.wait_for(lambda: self.steps().by_others(identity, process))
         went_on = self.steps().by_others(identity, process)[0]
         self.measured["seconds until the next step"] = round(went_on - moment, 1)
@@ -173,5 +173,8 @@ class DisturbedSweep:
             most_repeated=most_repeated,
         )
 
+    def all_printed(self) -> str:
+        return self._log.read_text()
+
     def printed(self) -> str:
-        return self._log.read_text()[-3000:]
+        return self.all_printed()[-3000:]

@@ -15,22 +15,13 @@ from typing import Any
 import psutil
 
 from tests.cluster.conftest import until
+from tests.ports import free_ports
 from tests.sweeps.commands import environment
 
 RAY = str(Path(sys.executable).parent / "ray")
 # Ray's own, which live as long as the cluster; the first comes with the first Train run.
 OF_THE_CLUSTER = ("_AutoscalingCoordinatorActor", "JobSupervisor")
 TOKEN = "0123456789abcdef0123456789abcdef"
-
-
-def free_ports(count: int) -> list[int]:
-    import socket
-
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 @dataclass

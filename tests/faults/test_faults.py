@@ -66,8 +66,12 @@ def test_2_a_worker_node_is_lost_while_it_trains_and_another_joins_later(
     trained = sweep.wait_for_training("mae", step=20)
     node = sweep.node_of(trained)
 
+    def another_joins_once_the_loss_is_known() -> None:
+        sweep.wait_for(lambda: "its place is lost" in sweep.all_printed())
+        cluster.add_node()
+
     # The rest of what ran on the node must end by itself.
-    sweep.fault(node.raylet.kill, trained, mend=cluster.add_node)
+    sweep.fault(node.raylet.kill, trained, mend=another_joins_once_the_loss_is_known)
     sweep.end()
     sweep.check(undisturbed, most_repeated=CHECKPOINT)
 
