@@ -207,6 +207,7 @@ class Sweep:
             selection_clips=stopping.selection_clips,
             l2_grid=trial.probe.l2_grid,
             max_unreadable=trial.probe.max_unreadable,
+            precision=trial.probe.precision,
         )
 
     def identity(self) -> dict[str, Any]:

@@ -104,7 +104,7 @@ TRIAL: dict[str, Any] = {
         "last": 1,
         "ema_length": 0.1,
     },
-    "probe": {"l2_grid": [1.0], "neighbours": 3, "max_unreadable": 0.01},
+    "probe": {"l2_grid": [1.0], "neighbours": 3, "max_unreadable": 0.01, "precision": "fp32"},
     "augmented_probe": None,
     "finetune": None,
     "test": {"clips": 1, "crops": 1},

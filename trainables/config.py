@@ -143,6 +143,7 @@ class ProbeSettings(Settings):
     l2_grid: Annotated[tuple[Annotated[float, Field(gt=0)], ...], AsTuple, Field(min_length=1)]
     neighbours: Positive  # of the k-NN accuracy that comes with it
     max_unreadable: Fraction
+    precision: Literal["fp32", "bf16"]  # of the pass that makes the features
 
 
 class FinetuneSettings(Settings):

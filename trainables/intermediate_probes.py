@@ -12,6 +12,7 @@ from typing import Any
 
 from trainables.data.catalog import Dataset
 from trainables.stage import Stage, canonical_hash
+from trainables.training_descriptions import lower_precision
 
 CODE_VERSION = 1  # raise it when the same settings measure something else
 
@@ -30,6 +31,7 @@ class IntermediateProbes:
     selection_clips: int
     l2_grid: tuple[float, ...]  # the best on the selection clips counts, as for the score
     max_unreadable: float
+    precision: str  # of the pass that makes the features
 
     def key(self, data: Mapping[str, Dataset]) -> str:
         """Of what is measured: accuracies under the same key may be compared."""
@@ -38,6 +40,7 @@ class IntermediateProbes:
                 "code_version": CODE_VERSION,
                 "clips": [self.train_clips, self.selection_clips],
                 "l2_grid": self.l2_grid,
+                **lower_precision(self.precision),
                 "data": {name: data[name].content_hash for name in self.downstream},
             }
         )

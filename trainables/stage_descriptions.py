@@ -140,7 +140,7 @@ def greedy_soup(
         kind="greedy_soup",
         settings={
             "downstream": list(trial.downstream),
-            "probe": _json(trial.probe),
+            "probe": training_descriptions.described_probe(trial.probe),
             "test": _json(trial.test),
             **_model(trial),
         },
@@ -186,6 +186,7 @@ def _features(
         "split": split,
         "views": {"clips": 1, "crops": 1} if split == "train" else _json(trial.test),
         "max_unreadable": trial.probe.max_unreadable,
+        **training_descriptions.lower_precision(trial.probe.precision),
         **_model(trial),
         **more,
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from trainables.config import AlignSettings, FinetuneSettings, MaeSettings
+from trainables.config import AlignSettings, FinetuneSettings, MaeSettings, ProbeSettings
 from trainables.settings import parse
 
 Described = TypeVar("Described", MaeSettings, AlignSettings, FinetuneSettings)
@@ -28,6 +28,18 @@ def described(settings: MaeSettings | AlignSettings | FinetuneSettings) -> dict[
     }
     values.pop("branch_epochs", None)  # who shares a trunk, not what it is
     return values
+
+
+def described_probe(settings: ProbeSettings) -> dict[str, Any]:
+    """JSON values."""
+    values: dict[str, Any] = settings.model_dump(mode="json")
+    precision = values.pop("precision")
+    return {**values, **lower_precision(precision)}
+
+
+def lower_precision(precision: str) -> dict[str, str]:
+    """What an identity keeps of a precision that came later: features were once float32 only."""
+    return {} if precision == "fp32" else {"precision": precision}
 
 
 def of_trunk(described: dict[str, Any]) -> dict[str, Any]:

@@ -119,6 +119,7 @@ PROBES = IntermediateProbes(
     selection_clips=2,
     l2_grid=(1.0,),
     max_unreadable=0.01,
+    precision="fp32",
 )
 
 

@@ -89,6 +89,7 @@ def test_rungs_are_equal_parts_of_runs_of_any_length_and_never_their_end() -> No
         selection_clips=1,
         l2_grid=(1.0,),
         max_unreadable=0.0,
+        precision="fp32",
     )
     assert probes.steps(1000) == {0.1: 100, 0.25: 250, 0.55: 550}
     assert probes.steps(100) == {0.1: 10, 0.25: 25, 0.55: 55}  # 0.55 * 100 is above 55 in binary

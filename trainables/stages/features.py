@@ -46,7 +46,8 @@ def run_features(run: StageRun) -> Outcome:
         names = [f"features_{index}" for index in range(len(coefficients))]
 
     clips = split_of(run)
-    features, index = over_views(run, features_under(trunk, weights))
+    precision = settings.get("precision", "fp32")
+    features, index = over_views(run, features_under(trunk, weights, precision))
     read = {
         "label": torch.tensor([clip.label for clip in clips])[index],
         "group": group_ids(clips)[index],
@@ -63,15 +64,22 @@ def run_features(run: StageRun) -> Outcome:
 
 
 def features_under(
-    trunk: nn.Module, weights: Sequence[dict[str, Tensor]]
+    trunk: nn.Module, weights: Sequence[dict[str, Tensor]], precision: str
 ) -> Callable[[Batch], Tensor]:
     """float16 [B, K, D] of a batch, under each of K sets of weights."""
 
     def features_of(batch: Batch) -> Tensor:
         video = batch.video
-        return torch.stack([functional_call(trunk, w, (video,)).half() for w in weights], dim=1)
+        with in_precision(precision, video.device):
+            features = [functional_call(trunk, each, (video,)) for each in weights]
+        return torch.stack([each.half() for each in features], dim=1)
 
     return features_of
+
+
+def in_precision(precision: str, device: torch.device) -> torch.autocast:
+    """Inside, matrix products are in it: fp32 or bf16."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 def split_of(run: StageRun) -> tuple[Clip, ...]:

@@ -82,6 +82,7 @@ def selection_scores(run: StageRun, candidates: Sequence[Weights]) -> list[float
     trunk = trunk_from(run.input_file("w0", "weights"), model, clip).to(run.device).eval()
     for weights in candidates:
         check_same_tensors(weights, trunk.state_dict(), "an endpoint does not fit the model")
+    precision = settings["probe"].get("precision", "fp32")
     on_device = [
         {name: tensor.to(run.device) for name, tensor in weights.items()} for weights in candidates
     ]
@@ -95,7 +96,7 @@ def selection_scores(run: StageRun, candidates: Sequence[Weights]) -> list[float
             "clip": settings["clip"],
         }
         part = replace(run, stage=Stage(kind="features", settings=described))
-        values, index = over_views(part, features_under(trunk, on_device))
+        values, index = over_views(part, features_under(trunk, on_device, precision))
         clips = split_of(part)
         label = torch.tensor([each.label for each in clips])[index]
         group, left_out = group_ids(clips)[index], len(clips) - len(index)

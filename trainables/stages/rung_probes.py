@@ -14,6 +14,7 @@ from trainables.models.trunk import Trunk
 from trainables.process_group import gathered, rank, world_size
 from trainables.stage_run import StageRun
 from trainables.stages.classification import EVALUATION_BATCH, ONE_VIEW
+from trainables.stages.features import in_precision
 from trainables.stages.probe import Features, accuracy, best_fit
 from trainables.training_settings import ClipSettings
 
@@ -76,7 +77,10 @@ class RungProbes:
                 video_reader=self._run.execution.video_reader,
                 max_unreadable=self._probes.max_unreadable,
             ):
-                features = self._trunk(batch.video.to(self._run.device)).half().cpu()
+                video = batch.video.to(self._run.device)
+                with in_precision(self._probes.precision, video.device):
+                    features = self._trunk(video)
+                features = features.half().cpu()
                 places = [own[index] for index in batch.clip.tolist()]
                 found += list(zip(places, features, strict=True))
                 self._run.beat()

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from sweeps.planning.stage_facts import stage_clips
-from tests.toy import toy_execution, toy_trial
+from tests.toy import toy_data, toy_execution, toy_trial
 from tests.trainables.data.videos import write_video
 from tests.trainables.toy_videos import run_chain
 from trainables.data import loader
@@ -26,6 +26,7 @@ from trainables.stages import evaluate
 from trainables.stages.run import run_stage
 from trainables.stages.weights import trunk_from, writer
 from trainables.training_settings import ModelSettings
+from trainables.trial import trial_stages
 
 TRIAL = toy_trial()
 MODEL = {"model": TRIAL.model.model_dump(mode="json"), "clip": TRIAL.clip.model_dump(mode="json")}
@@ -237,3 +238,27 @@ def test_an_evaluation_averages_the_logits_of_a_clip_s_views(
     assert record.metrics["top5"] == 1.0
     assert record.cost["clips"] == stage_clips(stage, wide)
     assert record.metrics["left_out"] == 0
+
+
+def test_features_in_bf16_are_others_that_differ_little_and_are_known_by_it(
+    wide: dict[str, Dataset], store: StageStore
+) -> None:
+    stages = [
+        on_wide("features", {"weights": init(0)}, **precision)
+        for precision in ({}, {"precision": "bf16"})
+    ]
+    for stage in stages:
+        run_chain(stage, store, wide)
+    exact, rounded = (artifact(store, stage)["features"].float() for stage in stages)
+    assert stages[0].identity != stages[1].identity
+    assert 0 < (exact - rounded).norm() / exact.norm() < 0.02
+
+
+def test_the_precision_of_features_is_part_of_what_they_are_only_where_it_is_lower() -> None:
+    data = toy_data()
+    exact, rounded = (
+        trial_stages(toy_trial(probe__precision=precision), data).scored["low"]
+        for precision in ("fp32", "bf16")
+    )
+    assert "precision" not in exact.inputs["train"].settings  # as before there was a choice
+    assert rounded.inputs["train"].settings["precision"] == "bf16"

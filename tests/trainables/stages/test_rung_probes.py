@@ -33,6 +33,7 @@ PROBES = IntermediateProbes(
     selection_clips=4,
     l2_grid=(1.0,),
     max_unreadable=0.0,
+    precision="fp32",
 )
 
 
@@ -116,6 +117,7 @@ def test_what_was_measured_otherwise_is_not_mistaken_for_it(datasets: dict[str, 
     assert replace(PROBES, rungs=(0.5,)).key(datasets) == key
     assert replace(PROBES, train_clips=5).key(datasets) != key
     assert replace(PROBES, l2_grid=(2.0,)).key(datasets) != key
+    assert replace(PROBES, precision="bf16").key(datasets) != key
     changed = {**datasets, "low": replace(datasets["low"], content_hash="other")}
     assert PROBES.key(changed) != key
 
