@@ -18,7 +18,7 @@ def spot(seed: int = 0, per_hour: float = 1.0, away: float = 0.0, restart: float
     return Spot(per_hour=per_hour, away_seconds=away, restart_seconds=restart, seed=seed)
 
 
-def runs(task: Task, nodes: list[float], count: int = 2000, **of_spot: float) -> list[Run]:
+def runs(task: Task, nodes: list[float], count: int = 1500, **of_spot: float) -> list[Run]:
     return [simulate({"align": task}, nodes, spot=spot(seed, **of_spot)) for seed in range(count)]
 
 
@@ -73,7 +73,7 @@ def test_nodes_that_stay_give_the_time_that_the_plan_tells(seed: int) -> None:
 def test_without_checkpoints_a_stage_takes_what_waiting_for_a_long_enough_calm_takes() -> None:
     rate, length = 1 / HOUR, 1.5 * HOUR
     found = runs(Task(seconds=length, devices=1), [1])
-    # The mean of 2,000 is within 3 standard errors, of about 2 %.
+    # The mean of 1,500 is within 3 standard errors, of about 2 %.
     assert seconds_of(found) == pytest.approx(math.expm1(rate * length) / rate, rel=0.07)
     # All that is not the last, whole attempt is work that is done again.
     again = math.expm1(rate * length) / rate - length
@@ -99,7 +99,7 @@ def test_the_same_seed_is_the_same_run_and_another_is_not() -> None:
 
 def test_a_gang_on_two_nodes_is_struck_twice_as_often_as_one_on_one() -> None:
     checkpointed = Task(seconds=HOUR, devices=8, checkpoint_seconds=1.0)
-    one, two = runs(checkpointed, [8.0]), runs(checkpointed, [4.0, 4.0])
+    one, two = (runs(checkpointed, nodes, 800) for nodes in ([8.0], [4.0, 4.0]))
     struck = [mean(run.interrupted for run in each) for each in (one, two)]
     assert struck == pytest.approx([1, 2], rel=0.08)
 
