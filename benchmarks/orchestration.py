@@ -175,10 +175,12 @@ def write_stages(root: Path, count: int, sweep: Any) -> None:
 
     Written without what makes them survive a power cut, which takes time and is not looked at.
     """
+    from trainables.data.catalog import load_catalog
+    from trainables.data.demo_world.render import write_catalog
     from trainables.stage_store import StageStore
     from trainables.trial import trial_stages
 
-    data = datasets(sweep)
+    data = load_catalog(write_catalog(sweep.settings.datasets.demo_world, root.parent / "world"))
     store, template = StageStore(root.parent / "templates"), []
     for stage in trial_stages(sweep.settings.trial, data).searched():
         store.begin_attempt(stage.identity)
@@ -389,6 +391,8 @@ def tune_alone(arguments: argparse.Namespace) -> dict[str, Any]:
 def stock(arguments: argparse.Namespace) -> dict[str, Any]:
     from ray.air.integrations.mlflow import MLflowLoggerCallback
 
+    folder = str(arguments.folder / "train")
+
     def trial(config: dict[str, Any]) -> None:
         from ray.train import RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
@@ -406,7 +410,7 @@ def stock(arguments: argparse.Namespace) -> dict[str, Any]:
             scaling_config=ScalingConfig(num_workers=1, resources_per_worker={"CPU": 1}),
             run_config=RunConfig(
                 name=f"train-{get_context().get_trial_id()}",
-                storage_path=config["folder"],
+                storage_path=folder,
                 callbacks=[TuneReportCallback()],
             ),
         ).fit()
@@ -436,10 +440,9 @@ def fitted(
         def on_trial_complete(self, *_: Any, **__: Any) -> None:
             marks.ended()
 
-    folder = str(arguments.folder / "tune")
     tuner = tune.Tuner(
         tune.with_resources(trial, DRIVER),
-        param_space={"share": tune.uniform(0, 1), "folder": folder},
+        param_space={"share": tune.uniform(0, 1)},
         tune_config=tune.TuneConfig(
             metric="score",
             mode="max",
@@ -448,7 +451,9 @@ def fitted(
             max_concurrent_trials=arguments.concurrent,
             reuse_actors=reuse_actors,
         ),
-        run_config=tune.RunConfig(storage_path=folder, callbacks=[*callbacks, Mark()], verbose=0),
+        run_config=tune.RunConfig(
+            storage_path=str(arguments.folder / "tune"), callbacks=[*callbacks, Mark()], verbose=0
+        ),
     )
     results = tuner.fit()
     assert not results.errors, results.errors
