@@ -119,6 +119,7 @@ def ours(data: Dataset, stream: Mixture, reader: VideoReader) -> int:
         max_unreadable=0.0,
         pairing=None,
         resample={},
+        pin_memory=False,
     )
     return sum(len(batch) for batch in batches)
 

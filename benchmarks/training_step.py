@@ -42,6 +42,7 @@ from benchmarks.plain_training import (  # noqa: E402
     plain_autoencoder,
     plain_classifier,
 )
+from trainables.acceleration import accelerate  # noqa: E402
 from trainables.config import Execution, TrialConfig  # noqa: E402
 from trainables.data.loader import Batch  # noqa: E402
 from trainables.gpu_meter import GpuMeter  # noqa: E402
@@ -56,7 +57,7 @@ from trainables.stage_run import StageRun  # noqa: E402
 from trainables.stage_store import StageStore  # noqa: E402
 from trainables.stages.classification import Classification  # noqa: E402
 from trainables.stages.mae import Reconstruction  # noqa: E402
-from trainables.training_loop import _step  # noqa: E402
+from trainables.training_loop import Steps  # noqa: E402
 from trainables.training_settings import OptimizerSettings  # noqa: E402
 from trainables.training_state import TrainingState  # noqa: E402
 
@@ -123,7 +124,13 @@ class Ours:
     """The step of our training loop."""
 
     def __init__(
-        self, kind: str, trial: TrialConfig, batch: Batch, device: torch.device, scratch: Path
+        self,
+        kind: str,
+        trial: TrialConfig,
+        batch: Batch,
+        device: torch.device,
+        scratch: Path,
+        compiled: bool,
     ) -> None:
         self.batch = batch
         torch.manual_seed(SEED)
@@ -143,6 +150,8 @@ class Ours:
             video_reader="decord",
             per_device_batch=None,
             checkpoint_every_steps=1000,
+            compile=compiled,
+            recompute_activations=False,
         )
         self.run = StageRun(
             stage=Stage(kind=kind, settings={}),
@@ -154,17 +163,21 @@ class Ours:
             device=device,
             gpu=GpuMeter(device),
         )
+        accelerate(self.objective, execution, device)
+        self.steps = Steps(self.objective, self.state, self.run, self.settings, SEED)
 
     def step(self) -> None:
         step, progress = self.state.progress.step, self.state.progress
         batch = replace(self.batch, step=step)
-        _step(self.objective, self.state, batch, self.run, self.settings, lr=LR, seed=SEED)
+        self.steps.take(batch, LR)
         progress.step = step + 1
 
     def loss(self) -> float:
         """Of one more step."""
+        self.steps.wait()
         self.state.progress.sums.clear()
         self.step()
+        self.steps.wait()
         return self.state.progress.sums["loss"] / len(self.batch)
 
 
@@ -236,10 +249,12 @@ def mask_of(ours: Reconstruction, batch: Batch) -> Tensor:
     return hidden.scatter(1, masked, True)
 
 
-def disagreement(kind: str, trial: TrialConfig, device: torch.device, scratch: Path) -> float:
+def disagreement(
+    kind: str, trial: TrialConfig, device: torch.device, scratch: Path, compiled: bool
+) -> float:
     """The largest relative difference: of losses, and of each tensor's gradient by its norm."""
     batch = batch_of(kind, trial, CHECKED_CLIPS, device)
-    ours = Ours(kind, trial, batch, device, scratch)
+    ours = Ours(kind, trial, batch, device, scratch, compiled)
     plain = Plain(kind, trial, batch, device)
     loss = ours.objective(batch)["loss"].mean()
     loss.backward()
@@ -305,6 +320,7 @@ def peak_bytes(kind: str, whose: str, arguments: argparse.Namespace) -> dict[str
     command = [sys.executable, __file__, "--peak-of", f"{kind}:{whose}"]
     for name in ("model", "device", "precision"):
         command += [f"--{name}", getattr(arguments, name)]
+    command += ["--compile"] if arguments.compile else []
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         if "OutOfMemoryError" in done.stderr:
@@ -319,7 +335,7 @@ def print_peak(kind: str, whose: str, arguments: argparse.Namespace) -> None:
     before = resident_peak()
     with tempfile.TemporaryDirectory() as scratch:
         batch = batch_of(kind, trial, BATCH[arguments.model][kind], device)
-        side = sides(kind, trial, batch, device, Path(scratch))[whose]()
+        side = sides(kind, trial, batch, device, Path(scratch), arguments.compile)[whose]()
         for _ in range(3):
             side.step()
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else resident_peak()
@@ -334,10 +350,15 @@ def resident_peak() -> int:
 
 
 def sides(
-    kind: str, trial: TrialConfig, batch: Batch, device: torch.device, scratch: Path
+    kind: str,
+    trial: TrialConfig,
+    batch: Batch,
+    device: torch.device,
+    scratch: Path,
+    compiled: bool,
 ) -> dict[str, Callable[[], Ours | Plain]]:
     return {
-        "ours": partial(Ours, kind, trial, batch, device, scratch),
+        "ours": partial(Ours, kind, trial, batch, device, scratch, compiled),
         "plain": partial(Plain, kind, trial, batch, device),
     }
 
@@ -351,7 +372,7 @@ def measured(
     product = MatrixProduct(arguments.precision, device)
     product_steps = steps_for(product.step, arguments.seconds / 2, device)
     taken: dict[str, tuple[Ours | Plain, int]] = {}
-    for whose, build in sides(kind, trial, batch, device, scratch).items():
+    for whose, build in sides(kind, trial, batch, device, scratch, arguments.compile).items():
         try:
             side = build()
             taken[whose] = side, steps_for(side.step, arguments.seconds, device)
@@ -409,13 +430,14 @@ def main() -> int:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "precision": arguments.precision,
+        "compile": arguments.compile,
         "repeats": arguments.repeats,
         "disagreement": {},
     }
     with tempfile.TemporaryDirectory() as scratch:
         for kind in arguments.kinds:
             checked = recipe(arguments.model, "fp32", checked=True)
-            worst = disagreement(kind, checked, device, Path(scratch))
+            worst = disagreement(kind, checked, device, Path(scratch), arguments.compile)
             result["disagreement"][kind] = float(f"{worst:.2g}")
             print(f"{kind}: ours and plain PyTorch differ by {worst:.1e} in float32", flush=True)
             if not worst < TOLERANCE:
@@ -464,6 +486,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", choices=SIZES, default="vit_tiny")
     parser.add_argument("--device", choices=MATRIX, default="cpu")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--compile", action="store_true", help="ours by torch.compile")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each side in a round")

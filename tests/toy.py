@@ -119,6 +119,8 @@ CPU: dict[str, Any] = {
     "video_reader": "decord",
     "per_device_batch": None,
     "checkpoint_every_steps": 2,
+    "compile": False,
+    "recompute_activations": False,
 }
 
 

@@ -218,6 +218,8 @@ class Execution(Settings):
     video_reader: VideoReader  # both give the same frames; pyav decodes less of a long video
     per_device_batch: Positive | None  # null: the global batch over the workers, no accumulation
     checkpoint_every_steps: Positive
+    compile: bool  # training by torch.compile, if it works there: the first step takes a minute
+    recompute_activations: bool  # of a ViT's blocks, going backwards: less memory, more time
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -230,6 +232,11 @@ class Execution(Settings):
             raise ValueError(
                 f"workers {list(self.counts)} are no worker counts; give one, or several that "
                 "differ, as in [1, 2, 4]"
+            )
+        if self.compile and self.recompute_activations:
+            raise ValueError(
+                "compile and recompute_activations are both true, but a compiled block that runs "
+                "again draws other random numbers for its drop path; set one of them to false"
             )
         gpus = self.gpus_per_worker
         if gpus % 1 and (gpus > 1 or max(self.counts) > 1):

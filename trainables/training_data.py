@@ -48,6 +48,7 @@ class TrainingData:
             max_unreadable=self.max_unreadable,
             pairing=self.pairing,
             resample=self.resample,
+            pin_memory=self.run.device.type == "cuda",
         )
 
     def check_replaced(self, replaced: Mapping[str, Mapping[str, int]]) -> None:

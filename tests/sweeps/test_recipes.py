@@ -59,6 +59,8 @@ def small(catalog: Path, storage: Path, **more: Any) -> list[str]:
         "video_reader": "pyav",
         "per_device_batch": None,
         "checkpoint_every_steps": 100,
+        "compile": False,
+        "recompute_activations": False,
     }
     settings = {
         "storage": str(storage),

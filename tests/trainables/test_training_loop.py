@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,12 @@ from torch import Tensor
 from tests.toy import MIXUP, toy_trial
 from tests.trainables.toy_videos import run_chain, weights_of
 from tests.trainables.train_toy import toy_chain
+from trainables import training_loop
 from trainables.data.catalog import Dataset
 from trainables.data.loader import Batch
+from trainables.device import Arrivals
 from trainables.models.mae import MaskedAutoencoder
+from trainables.models.video_vit import VideoViT
 from trainables.stage import Stage
 from trainables.stage_run import NonFiniteLoss, StageStopped
 from trainables.stage_store import StageStore
@@ -53,6 +57,7 @@ def assert_close(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
         torch.testing.assert_close(a, b, rtol=1e-3, atol=2e-6, msg=lambda m, n=name: f"{n}: {m}")
 
 
+DROP = {"align__drop_path": 0.5}
 SGD = {
     "align__optimizer__algorithm": "sgd",
     "align__optimizer__betas": None,
@@ -237,6 +242,132 @@ def test_a_loss_that_is_not_finite_stops_before_the_optimizer_step(
     # The checkpoint of step 2 stands, and what goes on from it is as if nothing had been.
     run_chain(stage, broken, datasets)
     assert_same(weights_of(stage, broken), weights_of(stage, whole))
+
+
+class Late(Arrivals):
+    """A GPU's, for a machine without one: what is sent comes with the next."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: list[Tensor] = []
+
+    def send(self, tensor: Tensor) -> list[Tensor]:
+        come, self.waiting = self.waiting, [tensor]
+        return come
+
+    def last(self) -> list[Tensor]:
+        come, self.waiting = self.waiting, []
+        return come
+
+
+@pytest.mark.parametrize("every", [1, 3, 100])
+def test_a_host_that_hears_of_steps_late_ends_with_the_same_bits(
+    every: int, datasets: dict[str, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = align_stage(datasets, align__drop_path=0.5)
+    at_once, late = StageStore(tmp_path / "at once"), StageStore(tmp_path / "late")
+    run_chain(stage, at_once, datasets)
+    monkeypatch.setattr(training_loop, "Arrivals", Late)
+    run_chain(stage, late, datasets, checkpoint_every_steps=every)
+    assert_same(weights_of(stage, late), weights_of(stage, at_once))
+    for name in ("loss", "train_accuracy"):
+        curves = [[p[name] for p in s.progress(stage.identity)] for s in (late, at_once)]
+        assert curves[0] == curves[1]
+
+
+def test_a_loss_that_is_heard_of_late_has_touched_no_weight(
+    datasets: dict[str, Dataset], store: StageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = align_stage(datasets, align__clips_per_epoch=16, align__epochs=1)
+    forward, step = Classification.forward, torch.optim.AdamW.step
+    calls = 0
+    after: list[list[Tensor]] = []
+
+    def fails_in_step_1(self: Classification, batch: Batch) -> dict[str, Tensor]:
+        nonlocal calls
+        calls += 1
+        values = forward(self, batch)
+        return {**values, "loss": values["loss"] * (torch.nan if calls == 2 else 1)}
+
+    def remembered(self: torch.optim.AdamW, *args: Any, **kwargs: Any) -> Any:
+        step(self, *args, **kwargs)
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        after.append([parameter.detach().clone() for parameter in parameters])
+
+    monkeypatch.setattr(training_loop, "Arrivals", Late)
+    monkeypatch.setattr(Classification, "forward", fails_in_step_1)
+    monkeypatch.setattr(torch.optim.AdamW, "step", remembered)
+    with pytest.raises(NonFiniteLoss, match="step 1"):
+        run_chain(stage, store, datasets, checkpoint_every_steps=100)
+    assert len(after) == 2  # the host heard of it in step 2, before that step's update
+    assert all(torch.equal(a, b) for a, b in zip(*after, strict=True))
+    assert store.record(stage.identity) is None
+
+
+def test_activations_that_are_computed_again_change_no_bit(
+    datasets: dict[str, Dataset], tmp_path: Path
+) -> None:
+    for number, stage in enumerate([mae_stage(datasets), align_stage(datasets, **DROP)]):
+        kept, again = (StageStore(tmp_path / f"{name}{number}") for name in ("kept", "again"))
+        run_chain(stage, kept, datasets)
+        run_chain(stage, again, datasets, recompute_activations=True)
+        assert_same(weights_of(stage, again), weights_of(stage, kept))
+
+
+def test_blocks_that_run_again_keep_fewer_activations() -> None:
+    trial = toy_trial()
+    video = torch.randn(1, 3, 4, 32, 32)
+    kept = []
+    for recomputes in (False, True):
+        trunk = VideoViT(trial.model, trial.clip)
+        trunk.recomputes = recomputes
+        sizes: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor, sizes=sizes: (sizes.append(tensor.numel()), tensor)[1],  # type: ignore[func-returns-value]
+            lambda tensor: tensor,
+        ):
+            trunk(video)
+        kept.append(sum(sizes))
+    assert kept[1] < kept[0] / 2
+
+
+def test_a_convolutional_network_recomputes_nothing(
+    datasets: dict[str, Dataset], store: StageStore
+) -> None:
+    stage = align_stage(datasets, model={"name": "tsn_resnet18", "vit": None})
+    with pytest.raises(ValueError, match=r"recompute_activations is for ViTs"):
+        run_chain(stage, store, datasets, recompute_activations=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["mae", "align"])
+def test_compiled_training_matches_uncompiled(
+    kind: str, datasets: dict[str, Dataset], tmp_path: Path
+) -> None:
+    stage = mae_stage(datasets) if kind == "mae" else align_stage(datasets, **DROP)
+    plain, compiled = StageStore(tmp_path / "plain"), StageStore(tmp_path / "compiled")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="torch.compile does not work")
+        for place, compiles in ((plain, False), (compiled, True)):
+            run_chain(stage, place, datasets, compile=compiles)
+    curves = [[p["loss"] for p in s.progress(stage.identity)] for s in (compiled, plain)]
+    assert curves[0] == pytest.approx(curves[1], rel=1e-5)
+    for name, tensor in weights_of(stage, plain).items():
+        torch.testing.assert_close(weights_of(stage, compiled)[name], tensor, rtol=0, atol=1e-4)
+
+
+def test_where_the_compiler_does_not_work_training_goes_on_without_it(
+    datasets: dict[str, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = align_stage(datasets)
+    plain, fallen_back = StageStore(tmp_path / "plain"), StageStore(tmp_path / "fallen back")
+    run_chain(stage, plain, datasets)
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
+    monkeypatch.setattr(torch._inductor.config, "force_disable_caches", True)
+    with pytest.warns(UserWarning, match="torch.compile does not work here") as warned:
+        run_chain(stage, fallen_back, datasets, compile=True)
+    assert len([w for w in warned if "does not work here" in str(w.message)]) == 1
+    assert_same(weights_of(stage, fallen_back), weights_of(stage, plain))
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

@@ -20,6 +20,7 @@ from trainables.data.catalog import Clip, Dataset
 from trainables.data.clips import ClipReader
 from trainables.data.mixture import Mixture
 from trainables.data.views import EvaluationViews, TrainingViews, View, check_unreadable
+from trainables.device import to_device
 from trainables.training_settings import AugmentSettings, ClipSettings, VideoReader
 
 KEPT_BYTES = 512 * 2**20  # of decoded short clips, per rank
@@ -44,8 +45,15 @@ class Batch:
         return len(self.label)
 
     def to(self, device: torch.device) -> Batch:
-        tensors = {name: tensor.to(device) for name, tensor in self._tensors().items()}
-        return replace(self, **tensors)
+        """With what a model looks at on `device`; masks are drawn from `seed` on the host."""
+        moved: dict[str, Any] = {
+            name: to_device(getattr(self, name), device) for name in ("video", "label", "source")
+        }
+        return replace(self, **moved)
+
+    def pin_memory(self) -> Batch:
+        """In memory that a GPU can copy from by itself; torch's DataLoader asks for it."""
+        return replace(self, **{name: t.pin_memory() for name, t in self._tensors().items()})
 
     def split(self, size: int) -> list[Batch]:
         """In parts of at most `size` clips; the first keeps `unreadable`."""
@@ -78,6 +86,7 @@ def training_batches(
     max_unreadable: float,
     pairing: Pairing,
     resample: Mapping[str, tuple[int, int]],
+    pin_memory: bool,
 ) -> Iterator[Batch]:
     """This rank's part of the global batches `start_step` to `stop_step` - 1.
 
@@ -97,7 +106,8 @@ def training_batches(
     indices = (
         shard(batch_order(mixture, step, pairing), rank, world_size, pairing) for step in steps
     )
-    batches = _checked(_load(views, indices, workers), views.sizes, max_unreadable)
+    loaded = _load(views, indices, workers, pin_memory)
+    batches = _checked(loaded, views.sizes, max_unreadable)
     for step, batch in zip(steps, batches, strict=True):
         yield replace(batch, step=step)
 
@@ -112,6 +122,7 @@ def eval_batches(
     workers: int,
     video_reader: VideoReader,
     max_unreadable: float,
+    pin_memory: bool,
 ) -> Iterator[Batch]:
     """All views of every clip of `clips`, in order, `batch_size` clips a batch.
 
@@ -128,7 +139,8 @@ def eval_batches(
     starts = range(0, len(clips), batch_size)
     indices = (list(range(start, min(start + batch_size, len(clips)))) for start in starts)
     sizes = {dataset.name: len(clips)}
-    yield from _without_empty(_checked(_load(clip_views, indices, workers), sizes, max_unreadable))
+    loaded = _load(clip_views, indices, workers, pin_memory)
+    yield from _without_empty(_checked(loaded, sizes, max_unreadable))
 
 
 def _without_empty(batches: Iterable[Batch]) -> Iterator[Batch]:
@@ -160,14 +172,21 @@ def _reader(
 
 
 def _load(
-    views: torch.utils.data.Dataset[View], indices: Iterable[list[int]], workers: int
+    views: torch.utils.data.Dataset[View],
+    indices: Iterable[list[int]],
+    workers: int,
+    pin_memory: bool,
 ) -> Iterable[Batch]:
-    """One batch for each list of indices, in order, read by `workers` processes or here."""
+    """One batch for each list of indices, in order, read by `workers` processes or here.
+
+    `pin_memory`: for a GPU, to which it is then copied in the background.
+    """
     return DataLoader(
         views,
         batch_sampler=indices,
         collate_fn=_stack,
         num_workers=workers,
+        pin_memory=pin_memory,
         # A fork of a process with torch's and Ray's threads may hang.
         multiprocessing_context="spawn" if workers else None,
         worker_init_fn=_one_thread,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from trainables.config import DecoderSettings
 from trainables.models.sizes import DECODER_MLP_RATIO
 from trainables.models.timm_models import transformer_block
-from trainables.models.video_vit import VideoViT, init_linear, take
+from trainables.models.video_vit import VideoViT, init_linear, take, through
 
 MASK_STREAM = 1  # second word of the mask's seed: apart from the clip's augmentation draws
 
@@ -62,8 +62,7 @@ class MaskedAutoencoder(nn.Module):
         known = self.decoder_embed(encoded) + take(positions, visible)
         unknown = self.mask_token + take(positions, masked)
         tokens = torch.cat([known, unknown.to(known.dtype)], dim=1)
-        for block in self.decoder_blocks:
-            tokens = block(tokens)
+        tokens = through(self.decoder_blocks, tokens, self.trunk.recomputes)
         drawn = self.decoder_head(self.decoder_norm(tokens[:, visible.shape[1] :]))
 
         if self.target == "normalized_per_channel":

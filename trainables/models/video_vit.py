@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from trainables.models.sizes import SIZES, TUBELET_FRAMES
 from trainables.models.timm_models import transformer_block
@@ -28,6 +29,7 @@ class VideoViT(nn.Module):
         self.grid = (clip.frames // TUBELET_FRAMES, side, side)
         self.tokens = math.prod(self.grid)
         self.position_kind = vit.positions
+        self.recomputes = False  # true: blocks keep no activations, and run again going backwards
         self.tubelet_values = 3 * TUBELET_FRAMES * vit.patch_size**2
 
         self.patch_embed = nn.Linear(self.tubelet_values, size.width)
@@ -61,14 +63,21 @@ class VideoViT(nn.Module):
         positions = self.positions.expand(len(values), -1, -1)
         if visible is not None:
             values, positions = take(values, visible), take(positions, visible)
-        tokens: Tensor = self.patch_embed(values) + positions
-        for block in self.blocks:
-            tokens = block(tokens)
-        return tokens
+        return through(self.blocks, self.patch_embed(values) + positions, self.recomputes)
 
     def forward(self, video: Tensor) -> Tensor:
         feature: Tensor = self.norm(self.encode(self.tubelets(video)).mean(dim=1))
         return feature
+
+
+def through(blocks: nn.ModuleList, tokens: Tensor, recomputes: bool) -> Tensor:
+    """`tokens` after one block after the other; see `VideoViT.recomputes`."""
+    for block in blocks:
+        if recomputes and torch.is_grad_enabled():
+            tokens = checkpoint(block, tokens, use_reentrant=False)
+        else:
+            tokens = block(tokens)
+    return tokens
 
 
 def to_tubelets(video: Tensor, patch_size: int) -> Tensor:

@@ -96,6 +96,7 @@ def accuracy(
         workers=run.execution.loader_workers,
         video_reader=run.execution.video_reader,
         max_unreadable=max_unreadable,
+        pin_memory=run.device.type == "cuda",
     )
     seen = torch.zeros(2, dtype=torch.float64, device=run.device)  # right, all
     for _, correct in classified(model, source, batches, run.device):

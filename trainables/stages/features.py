@@ -11,6 +11,7 @@ from torch.func import functional_call
 from trainables.config import TestSettings
 from trainables.data.catalog import Clip
 from trainables.data.loader import Batch, eval_batches
+from trainables.device import Arrivals
 from trainables.settings import parse
 from trainables.stage_run import Outcome, StageRun
 from trainables.stages.average import combined, endpoints_of
@@ -96,7 +97,7 @@ def over_views(run: StageRun, outputs_of: Callable[[Batch], Tensor]) -> tuple[Te
     settings = run.stage.settings
     views = parse(TestSettings, settings["views"], "views")
     number = views.clips * views.crops
-    outputs, index = [], []
+    arrivals, outputs, index = Arrivals(), list[Tensor](), []
     with torch.inference_mode():
         for batch in eval_batches(
             run.datasets[settings["dataset"]],
@@ -107,10 +108,12 @@ def over_views(run: StageRun, outputs_of: Callable[[Batch], Tensor]) -> tuple[Te
             workers=run.execution.loader_workers,
             video_reader=run.execution.video_reader,
             max_unreadable=settings["max_unreadable"],
+            pin_memory=run.device.type == "cuda",
         ):
-            outputs.append(outputs_of(batch.to(run.device)).cpu())
+            outputs += arrivals.send(outputs_of(batch.to(run.device)))
             run.beat()
             index.append(batch.clip)
+        outputs += arrivals.last()
     clips = torch.cat(index).unflatten(0, (-1, number))
     assert (clips == clips[:, :1]).all(), "the views of a clip do not stand together"
     return torch.cat(outputs).unflatten(0, (-1, number)), clips[:, 0]

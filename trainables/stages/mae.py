@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from trainables.config import MaeSettings
 from trainables.data.loader import Batch
+from trainables.device import to_device
 from trainables.models.mae import MaskedAutoencoder, draw_masks
 from trainables.models.video_vit import VideoViT
 from trainables.stage_run import Outcome, StageRun
@@ -28,7 +29,7 @@ class Reconstruction(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         grid = self.model.trunk.grid
         masks = draw_masks(batch.seed.tolist(), grid, self.mask_ratio, self.masking)
-        visible, masked = (mask.to(batch.video.device) for mask in masks)
+        visible, masked = (to_device(mask, batch.video.device) for mask in masks)
         return {"loss": self.model(batch.video, visible, masked)}
 
 

@@ -9,6 +9,7 @@ import torch
 
 from trainables.data.catalog import Clip, Dataset
 from trainables.data.loader import eval_batches
+from trainables.device import to_device
 from trainables.intermediate_probes import IntermediateProbes
 from trainables.models.trunk import Trunk
 from trainables.process_group import gathered, rank, world_size
@@ -38,9 +39,12 @@ class RungProbes:
         self._steps = {step for length in lengths for step in probes.steps(length).values()}
         self._key = probes.key(run.datasets)
 
+    def due(self, step: int) -> bool:
+        return step in self._steps
+
     def after_step(self, step: int, device_seconds: float) -> None:
         """`step` counts from 1; `device_seconds`: what the stage has cost by then."""
-        if step not in self._steps:
+        if not self.due(step):
             return
         self._trunk.eval()
         accuracies = {name: self._accuracy(name) for name in self._probes.downstream}
@@ -76,8 +80,9 @@ class RungProbes:
                 workers=self._run.execution.loader_workers,
                 video_reader=self._run.execution.video_reader,
                 max_unreadable=self._probes.max_unreadable,
+                pin_memory=self._run.device.type == "cuda",
             ):
-                video = batch.video.to(self._run.device)
+                video = to_device(batch.video, self._run.device)
                 with in_precision(self._probes.precision, video.device):
                     features = self._trunk(video)
                 features = features.half().cpu()

@@ -72,6 +72,7 @@ def batches(datasets: dict[str, Dataset], **changes: object) -> Iterator[Batch]:
         "world_size": 1,
         "workers": 0,
         "video_reader": "decord",
+        "pin_memory": False,
         "max_unreadable": 0.0,
         "pairing": None,
         "resample": {},
@@ -320,6 +321,7 @@ def evaluated(
         "batch_size": 4,
         "workers": 0,
         "video_reader": "pyav",
+        "pin_memory": False,
         "max_unreadable": 0.0,
         **changes,
     }

@@ -1,0 +1,43 @@
+"""Between the host and its device: a GPU is given work ahead, and is not waited for."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """`tensor` on `device`; a copy to a GPU goes on while the host does."""
+    if device.type != "cuda" or tensor.is_cuda:
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)  # pinned already: no copy
+
+
+class Arrivals:
+    """Tensors that a device makes, brought to the host in their order.
+
+    From a GPU each comes when the next one is sent, for until then the host would have to wait for
+    it: so the host is one piece of work ahead, and never more.
+    """
+
+    def __init__(self) -> None:
+        self._on_its_way: tuple[Tensor, torch.cuda.Event] | None = None
+
+    def send(self, tensor: Tensor) -> list[Tensor]:
+        """Those that have come by then: one at most."""
+        if not tensor.is_cuda:
+            return [tensor]
+        copy, copied = tensor.to("cpu", non_blocking=True), torch.cuda.Event()
+        copied.record()
+        come = self.last()
+        self._on_its_way = copy, copied
+        return come
+
+    def last(self) -> list[Tensor]:
+        """The one that is still on its way, waited for; none may be."""
+        if self._on_its_way is None:
+            return []
+        tensor, copied = self._on_its_way
+        self._on_its_way = None
+        copied.synchronize()
+        return [tensor]
