@@ -56,7 +56,6 @@ class Noise:
 
     deviation: Array
     correlation: Array  # [D, D]
-    degrees: float
     repeats: int  # degrees of freedom that come from repeated seeds
     from_repeats: bool  # from these alone; else from the residuals of the laws
 
@@ -82,7 +81,7 @@ class Comparison:
         return min(self.errors, key=lambda name: float(np.log(self.errors[name] + 1e-9).sum()))
 
     def alone(self, name: str) -> Comparison:
-        """As if this law were known to be the true one; the noise stays what all of them say."""
+        """As if this law were known to be the true one."""
         weights = {law: np.full(len(self.losses), float(law == name)) for law in self.laws}
         return replace(self, weights=weights)
 
@@ -90,8 +89,9 @@ class Comparison:
         """Curves [B, D, M]: of each law in proportion to its weight.
 
         A Gaussian process and a broken line draw from their posterior, the others are fitted again
-        to what they foretell with new noise (parametric bootstrap). The noise's size is itself
-        drawn, for few trials say little of it.
+        to what they foretell with new noise (parametric bootstrap). How large the noise is each law
+        judges by its own residuals, so that one that fits badly is in more doubt; and the size is
+        itself drawn, for few trials say little of it.
         """
         rng = np.random.default_rng(seed)
         series, trials = self.losses.shape
@@ -101,8 +101,6 @@ class Comparison:
         chosen = np.stack(
             [rng.choice(len(weights), size=count, p=weights[:, d]) for d in range(series)], axis=-1
         )
-        chi = rng.chisquare(self.noise.degrees, size=(count, 1, 1)) / self.noise.degrees
-        sizes = self.noise.deviation[:, None] / np.sqrt(chi)
         drawn = np.empty((count, series, len(shares)))
         for index, (name, curve) in enumerate(self.curves.items()):
             those = chosen == index
@@ -111,8 +109,11 @@ class Comparison:
             if isinstance(curve, GaussianProcess | BrokenLine):
                 of_law = curve.draws(shares, noise, rng)
             else:
-                again = curve(self.shares) + sizes * noise
-                of_law = self.laws[name].fit(self.shares, again)(shares)
+                law, fitted = self.laws[name], curve(self.shares)
+                free = trials - law.parameters(self.shares.shape[1])
+                squares = ((self.losses - fitted) ** 2).sum(axis=-1, keepdims=True)
+                chi = rng.chisquare(free, size=(count, series, 1))
+                of_law = law.fit(self.shares, fitted + np.sqrt(squares / chi) * noise)(shares)
             drawn[those] = of_law[those]
         return drawn
 
@@ -188,4 +189,4 @@ def _noise(losses: Array, mix_of: NDArray[np.intp], fitted: Array, taken: Array)
     few = 4.0 / (4.0 + degrees.mean())  # a correlation from few is drawn towards none
     correlation = (1 - few) * squares / np.outer(size, size)
     np.fill_diagonal(correlation, 1.0)
-    return Noise(size / np.sqrt(degrees), correlation, float(degrees.mean()), repeats, from_repeats)
+    return Noise(size / np.sqrt(degrees), correlation, repeats, from_repeats)

@@ -56,10 +56,23 @@ def test_the_bottom_of_a_kink_is_not_rounded_off() -> None:
     assert held >= 7 and width < 0.02
 
 
+def test_a_law_that_fits_badly_is_in_more_doubt_than_the_noise_says() -> None:
+    shares = np.repeat(even_mixes(2, 6), 4, axis=0)
+    noise = np.random.default_rng(0).normal(0, 0.003, (1, 28))
+    comparison = compare(shares, 0.4 + 0.3 * np.abs(shares[:, 0] - 0.5)[None] + noise)
+    assert comparison.noise.from_repeats and comparison.noise.deviation[0] < 0.005
+    widths = []
+    for name in ("quadratic", "broken line"):
+        low, high = interval(comparison.alone(name).draws(FINE, seed=0)[:, 0])
+        widths.append(float((high - low).mean()))
+    assert widths[0] > 3 * widths[1]
+
+
 def test_a_law_alone_answers_as_if_it_were_true() -> None:
     comparison = compare(even_mixes(2, 6), noisy(even_mixes(2, 6), seed=0))
-    alone = comparison.alone("quadratic")
-    assert alone(FINE) == pytest.approx(comparison.curves["quadratic"](FINE))
+    best = comparison.best()
+    alone = comparison.alone(best)
+    assert alone(FINE) == pytest.approx(comparison.curves[best](FINE))
     both = [interval(each.draws(FINE, seed=0)) for each in (comparison, alone)]
     whole, one = (float((high - low).mean()) for low, high in both)
     assert 0 < one < whole  # it leaves out the doubt which law is true
@@ -81,7 +94,7 @@ def test_merges_that_foretell_the_trained_scores_weigh_most_and_others_nothing()
 def test_noise_comes_from_repeated_seeds_where_there_are_enough() -> None:
     mixes = np.repeat(even_mixes(2, 5), [4, 4, 1, 1, 1, 4], axis=0)
     many = compare(mixes, noisy(mixes, seed=1, noise=0.02)).noise
-    assert many.from_repeats and many.repeats == many.degrees == 9
+    assert many.from_repeats and many.repeats == 9
     assert many.deviation == pytest.approx([0.02, 0.02], rel=0.6)
     single = even_mixes(2, 8)
     few = compare(single, noisy(single, seed=1)).noise
