@@ -174,10 +174,12 @@ class _TellErrors(tune.Callback):
         self._searcher = searcher
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
-        error = trial.get_pickled_error() or trial.get_error()
-        lines = str(error).strip().splitlines() or ["its process died"]
-        reason = f"{lines[-1].strip()} ({1 + DRIVER_RESTARTS} times)"
-        self._searcher.tell_error(trial.trial_id, reason)
+        # Tune's own accessors look where the file is only copied to in the end.
+        file = trial.error_file and Path(trial.error_file)
+        lines = file.read_text().strip().splitlines() if file and file.exists() else []
+        reason = lines[-1].strip() if lines else "its process died"
+        times = trial.run_metadata.num_failures
+        self._searcher.tell_error(trial.trial_id, f"{reason} ({times} times)")
 
 
 def _trial_name(trial: Trial) -> str:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
@@ -79,6 +80,10 @@ class RayNodes:
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        # Short, for the paths of Ray's sockets.
+        self._temporary = tempfile.TemporaryDirectory(
+            prefix="ray-", dir="/tmp", ignore_cleanup_errors=True
+        )
         self.trace = self.trace or self.folder / "steps"
         token = self.folder / "token"
         token.write_text(TOKEN)
@@ -181,11 +186,17 @@ class RayNodes:
     def shut_down(self) -> None:
         for node in self.nodes:
             node.kill()
+        self._temporary.cleanup()
 
     def _start(self, name: str, *arguments: str) -> Node:
         log = (self.folder / f"{name}.log").open("w")
+        # As on machines of their own: one that joins replaces files of the others in a shared one.
+        own = (
+            "--node-ip-address=127.0.0.1",
+            f"--temp-dir={self._temporary.name}/{len(self.nodes)}",
+        )
         process = subprocess.Popen(
-            [RAY, "start", "--block", "--node-ip-address=127.0.0.1", *arguments],
+            [RAY, "start", "--block", "--node-ip-address=127.0.0.1", temporary, *arguments],
             env=self._environment,
             stdout=log,
             stderr=log,
