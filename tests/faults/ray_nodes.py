@@ -191,10 +191,7 @@ class RayNodes:
     def _start(self, name: str, *arguments: str) -> Node:
         log = (self.folder / f"{name}.log").open("w")
         # As on machines of their own: one that joins replaces files of the others in a shared one.
-        own = (
-            "--node-ip-address=127.0.0.1",
-            f"--temp-dir={self._temporary.name}/{len(self.nodes)}",
-        )
+        temporary = f"--temp-dir={self._temporary.name}/{len(self.nodes)}"
         process = subprocess.Popen(
             [RAY, "start", "--block", "--node-ip-address=127.0.0.1", temporary, *arguments],
             env=self._environment,
