@@ -27,8 +27,9 @@ test: $(INSTALLED) check ## lint, types and every test that does not take minute
 test-slow: $(INSTALLED) ## the rest: clusters of several nodes on this machine, one with PostgreSQL
 	.venv/bin/pytest -m slow
 
-faults: $(INSTALLED) ## kills workers, drivers, nodes and heads under a sweep, and looks what is lost
-	.venv/bin/pytest -s -m slow tests/faults
+faults: $(INSTALLED) ## every fault of docs/cluster.md done to a sweep, and what is lost by it: half an hour
+	.venv/bin/pytest -s tests/faults tests/sweeps/test_continue.py \
+	  tests/cluster/test_tracking_faults.py tests/sweeps/test_storage_faults.py
 
 chaos: $(INSTALLED) ## thirty random kills under one sweep, and what is lost by them
 	$(RUN) benchmarks/chaos.py
