@@ -32,6 +32,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.moving_scene import HEIGHT, RATE, SECONDS, WIDTH, scene  # noqa: E402
 from trainables.data.augment import IMAGENET_MEAN, IMAGENET_STD, _random_crop  # noqa: E402
 from trainables.data.catalog import Clip, Dataset  # noqa: E402
 from trainables.data.clips import ClipReader  # noqa: E402
@@ -40,7 +41,6 @@ from trainables.data.mixture import Mixture  # noqa: E402
 from trainables.data.reencode import Recipe, reencode  # noqa: E402
 from trainables.training_settings import AugmentSettings, ClipSettings, VideoReader  # noqa: E402
 
-WIDTH, HEIGHT, RATE, SECONDS = 340, 256, 25, 10
 CLIP = ClipSettings(frames=16, seconds=2.7, resolution=224, normalize="imagenet")
 AUGMENT = AugmentSettings(
     crop_scale=(0.5, 1.0),
@@ -57,24 +57,14 @@ Decode = Callable[[Path, list[int]], np.ndarray]  # uint8 [T, H, W, 3]
 
 
 def render(path: Path, seed: int) -> None:
-    """Ten seconds of a panning camera, moving things and sensor noise; one key frame."""
-    rng = np.random.default_rng(seed)
-    cells = rng.integers(0, 255, (40, 60, 3), dtype=np.uint8)
-    ground = cv2.resize(cells, (2 * WIDTH, 2 * HEIGHT), interpolation=cv2.INTER_CUBIC)
+    """Ten seconds of H.264; one key frame."""
     with av.open(str(path), "w") as container:
-        frames = str(RATE * SECONDS)
-        options = {"g": frames, "keyint_min": frames, "sc_threshold": "0", "crf": "23"}
+        count = str(RATE * SECONDS)
+        options = {"g": count, "keyint_min": count, "sc_threshold": "0", "crf": "23"}
         stream = container.add_stream("libx264", rate=RATE, options=options)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        for t in range(RATE * SECONDS):
-            left = int(WIDTH / 2 * (1 + np.sin(t / 40 + seed)))
-            top = int(HEIGHT / 2 * (1 + np.cos(t / 57)))
-            frame = ground[top : top + HEIGHT, left : left + WIDTH].copy()
-            for k in range(4):
-                x, y = 170 + 80 * np.sin(t / 9 + k), 128 + 60 * np.cos(t / 13 + 2 * k)
-                cv2.circle(frame, (int(x), int(y)), 18 + 5 * k, (40 * k, 200 - 30 * k, 90), -1)
-            noisy = np.clip(frame + rng.normal(0, 4, frame.shape), 0, 255).astype(np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(noisy, format="rgb24")))
+        for frame in scene(seed):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))
 
 

@@ -83,11 +83,14 @@ CHECKED_CLIPS, CHECKED_STEPS = 4, 3
 TOLERANCE = 1e-4  # of losses, and of a tensor's gradient by its norm, in float32
 
 
+DRIFT = 0.02  # of losses, bf16 from float32
+
+
 def recipe(model: str, precision: str, checked: bool = False) -> TrialConfig:
-    """PPMA's at the size of `model`; `checked`: in float32, with nothing random."""
+    """PPMA's at the size of `model`; `checked`: with nothing random."""
     changes = {"model.name": model, **SIZES[model]}
     for kind in KINDS:
-        changes[f"{kind}.optimizer.precision"] = "fp32" if checked else precision
+        changes[f"{kind}.optimizer.precision"] = precision
         if checked and kind != "mae":
             changes[f"{kind}.drop_path"] = 0.0
     trial = with_overrides(load_yaml(ROOT / "sweeps" / "ppma.yaml")["trial"], changes)
@@ -275,6 +278,17 @@ def disagreement(
     return max(worst)
 
 
+def drift(kind: str, model: str, device: torch.device, scratch: Path, compiled: bool) -> float:
+    """The largest relative difference between our losses in bf16 and in float32."""
+    losses = []
+    for precision in ("fp32", "bf16"):
+        trial = recipe(model, precision, checked=True)
+        batch = batch_of(kind, trial, CHECKED_CLIPS, device)
+        ours = Ours(kind, trial, batch, device, scratch, compiled)
+        losses.append([ours.loss() for _ in range(CHECKED_STEPS)])
+    return max(abs(rounded / exact - 1) for exact, rounded in zip(*losses, strict=True))
+
+
 def seconds_a_step(step: Callable[[], object], steps: int, device: torch.device) -> float:
     wait(device)
     began = time.perf_counter()
@@ -433,6 +447,7 @@ def main() -> int:
         "compile": arguments.compile,
         "repeats": arguments.repeats,
         "disagreement": {},
+        "drift": {},
     }
     with tempfile.TemporaryDirectory() as scratch:
         for kind in arguments.kinds:
@@ -443,13 +458,20 @@ def main() -> int:
             if not worst < TOLERANCE:
                 print(f"{kind}: that is more than {TOLERANCE:g}; nothing is measured")
                 return 1
+        for kind in arguments.kinds if arguments.precision == "bf16" else []:
+            worst = drift(kind, arguments.model, device, Path(scratch), arguments.compile)
+            result["drift"][kind] = float(f"{worst:.2g}")
+            print(f"{kind}: losses in bf16 differ from float32's by {worst:.1e}", flush=True)
+            if not worst < DRIFT:
+                print(f"{kind}: that is more than {DRIFT:g}; nothing is measured")
+                return 1
         if arguments.check:
             print(json.dumps(result))
             return 0
         trial = recipe(arguments.model, arguments.precision)
         for kind in arguments.kinds:
             result[kind] = measured(kind, trial, arguments, Path(scratch))
-            for whose in ("ours", "plain"):
+            for whose in ("ours", "plain") if arguments.peak else ():
                 peak = peak_bytes(kind, whose, arguments)
                 if peak is not None and whose in result[kind]:
                     result[kind][whose]["peak_mb"] = round(peak["peak"] / 2**20)
@@ -491,6 +513,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each side in a round")
     parser.add_argument("--threads", type=int, default=0, help="of the CPU (default: torch's)")
+    parser.add_argument(
+        "--no-peak", dest="peak", action="store_false", help="do not measure peak memory"
+    )
     parser.add_argument("--check", action="store_true", help="only compare the two in float32")
     parser.add_argument("--peak-of", help=argparse.SUPPRESS)
     return parser

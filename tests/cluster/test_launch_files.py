@@ -250,7 +250,11 @@ def test_no_file_holds_a_secret(path: Path) -> None:
     assert not re.search(r"://[^/\s:@]+:[^/\s:@]+@", text)
 
 
-@pytest.mark.parametrize("path", sorted(LOCAL.glob("*.sh")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path",
+    [*sorted(LOCAL.glob("*.sh")), ROOT / "benchmarks" / "gpu.sh"],
+    ids=lambda path: path.name,
+)
 def test_shell_scripts_pass_shellcheck(path: Path) -> None:
     beside = Path(sys.executable).parent / "shellcheck"
     program = str(beside) if beside.exists() else shutil.which("shellcheck")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence, Set
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import av
 import numpy as np
-from av.video.codeccontext import VideoCodecContext
-from av.video.reformatter import VideoReformatter
 
 from trainables.training_settings import VideoReader
+
+if TYPE_CHECKING:
+    import av
+    from av.video.codeccontext import VideoCodecContext
 
 Choose = Callable[[int, float], Sequence[int]]  # frames, frames per second -> the frames to read
 Shrink = Callable[[np.ndarray], np.ndarray]  # uint8 [H, W, 3], at once, frame by frame
@@ -80,6 +81,9 @@ def _packed(frame: Any) -> np.ndarray:
 
 def _by_pyav(path: Path, choose: Choose, shrink: Shrink) -> _Taken:
     """One pass over the packets' headers, then only what the wanted frames need is decoded."""
+    import av  # as decord: only the processes that read video should load ffmpeg
+    from av.video.reformatter import VideoReformatter
+
     to_rgb = VideoReformatter()  # one for all: each makes its own tables
     try:
         with av.open(str(path)) as container:

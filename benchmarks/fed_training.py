@@ -1,0 +1,232 @@
+"""Training steps with their loader in front: clips a second from prepared files to new weights.
+
+Renders files like those of Kinetics (340 x 256, 10 s) as `prepare_dataset` leaves them, and trains
+on them by our loader and our step: stage 1 with 4 views of a clip, stage 2 with RandAugment, mixup
+and all else of PPMA's recipe (sweeps/ppma.yaml). The same loader by itself, and the same steps on
+one batch, say which of the two is waited for. Without PyAV the files are OpenCV's MPEG-4, which
+`prepare_dataset` would not make; without decord, too, nothing is measured. The result says so.
+
+    python benchmarks/fed_training.py                     vit_tiny on a CPU
+    python benchmarks/fed_training.py --model vit_base --device cuda --precision bf16 --workers 15
+
+The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from importlib.util import find_spec
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.moving_scene import HEIGHT, RATE, WIDTH, scene  # noqa: E402
+from benchmarks.training_step import (  # noqa: E402
+    LR,
+    MatrixProduct,
+    Ours,
+    flops_a_clip,
+    recipe,
+    spread,
+    steps_for,
+    wait,
+)
+from trainables.config import TrialConfig  # noqa: E402
+from trainables.data.batch_order import pairing_of  # noqa: E402
+from trainables.data.catalog import Clip, Dataset  # noqa: E402
+from trainables.data.loader import Batch, training_batches  # noqa: E402
+from trainables.data.mixture import Mixture  # noqa: E402
+from trainables.training_settings import VideoReader  # noqa: E402
+
+KINDS = ("mae", "align")
+BATCH = {"vit_tiny": {"mae": 16, "align": 8}, "vit_base": {"mae": 128, "align": 64}}
+RATES = ("clips_per_second", "loader_alone", "steps_alone")
+WINDOWS = 5  # a round each, one after the other
+WARM = 3  # batches before the first
+
+
+def render(seed: int, folder: Path, seconds: int) -> None:
+    """One file, with every frame a key frame where PyAV is there."""
+    path = folder / f"{seed}.mp4"
+    if find_spec("av") is None:
+        code = cv2.VideoWriter.fourcc(*"mp4v")
+        writer = cv2.VideoWriter(str(path), code, RATE, (WIDTH, HEIGHT))
+        for frame in scene(seed, seconds):
+            writer.write(frame)
+        writer.release()
+        return
+    import av
+
+    options = {"g": "1", "crf": "20", "preset": "veryfast", "tune": "fastdecode", "bf": "0"}
+    with av.open(str(path), "w") as container:  # as reencode.py does it
+        stream = container.add_stream("libx264", rate=RATE, options=options)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.codec_context.thread_count = 1
+        for frame in scene(seed, seconds):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+def rendered(folder: Path, files: int, seconds: int, processes: int) -> Dataset:
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        list(pool.map(partial(render, folder=folder, seconds=seconds), range(files)))
+    return Dataset(
+        name="clips",
+        root=folder,
+        humans="none",
+        classes=("a",),
+        clips=tuple(
+            Clip(path=f"{seed}.mp4", label=0, group="", split="train") for seed in range(files)
+        ),
+        frame_rate=None,
+        content_hash="",
+    )
+
+
+def batches_of(
+    kind: str, trial: TrialConfig, data: Dataset, arguments: argparse.Namespace
+) -> Iterator[Batch]:
+    assert trial.mae is not None
+    settings = trial.mae if kind == "mae" else trial.align
+    size = BATCH[arguments.model][kind]
+    stream = Mixture(
+        sizes={"clips": len(data.clips)},
+        shares={"clips": 1},
+        granularity="clip",
+        batch_size=size,
+        seed=0,
+        total=size * 10_000,
+        views_per_clip=settings.views_per_clip,
+    )
+    return training_batches(
+        {"clips": data},
+        stream,
+        trial.clip,
+        settings.augment,
+        start_step=0,
+        stop_step=10_000,
+        rank=0,
+        world_size=1,
+        workers=arguments.workers,
+        video_reader=arguments.reader,
+        max_unreadable=0.0,
+        pairing=None if kind == "mae" else pairing_of(trial.align.mixup),
+        resample={},
+        pin_memory=arguments.device == "cuda",
+    )
+
+
+def measured(
+    kind: str, trial: TrialConfig, data: Dataset, arguments: argparse.Namespace, scratch: Path
+) -> dict[str, Any]:
+    device, size = torch.device(arguments.device), BATCH[arguments.model][kind]
+    batches = batches_of(kind, trial, data, arguments)
+    first = next(batches)
+    ours = Ours(kind, trial, first.to(device), device, scratch, arguments.compile)
+
+    def steps_on(some: Iterator[Batch], train: bool) -> list[float]:
+        """Clips a second in each window. A step of training, or nothing, is done with a batch."""
+        rates = []
+        for window in range(WINDOWS + 1):
+            count, began = 0, time.perf_counter()
+            for batch in some:
+                if train:
+                    ours.steps.take(batch, LR)
+                    ours.state.progress.step += 1
+                count += 1
+                enough = time.perf_counter() - began > arguments.seconds
+                if count >= WARM and (enough or not window):
+                    break
+            ours.steps.wait()
+            wait(device)
+            if window:  # the first one warms up
+                rates.append(count * size / (time.perf_counter() - began))
+        return rates
+
+    fed = steps_on(batches, True)
+    loaded = steps_on(batches, False)
+    steps = steps_on(iter(lambda: ours.batch, None), True)
+    product = MatrixProduct(arguments.precision, device)
+    matrix = product.teraflops(steps_for(product.step, 0.5, device))
+    flops = flops_a_clip(kind, trial)
+    return {
+        "batch": size,
+        "clips_per_second": spread(fed),
+        "loader_alone": spread(loaded),
+        "steps_alone": spread(steps),
+        "matrix_teraflops": float(f"{matrix:.4g}"),
+        "share_of_matrix": spread([rate * flops / matrix / 1e12 for rate in fed]),
+    }
+
+
+def reader_of() -> VideoReader | None:
+    if find_spec("decord"):
+        return "decord"
+    return "pyav" if find_spec("av") else None
+
+
+def main() -> int:
+    arguments = _parser().parse_args()
+    arguments.reader = reader_of()
+    cuda = arguments.device == "cuda"
+    result: dict[str, Any] = {
+        "benchmark": "fed_training",
+        "model": arguments.model,
+        "device": torch.cuda.get_device_name() if cuda else "CPU",
+        "precision": arguments.precision,
+        "compile": arguments.compile,
+        "workers": arguments.workers,
+        "reader": arguments.reader,
+        "files": "prepared" if find_spec("av") else "OpenCV's MPEG-4, for want of PyAV",
+    }
+    if arguments.reader is None:
+        result["skipped"] = "neither decord nor PyAV is here to read videos with"
+        print(f"fed_training: {result['skipped']}")
+    else:
+        if not find_spec("av"):
+            print("fed_training: PyAV is not here, so the files are OpenCV's and not prepared ones")
+        trial = recipe(arguments.model, arguments.precision)
+        with tempfile.TemporaryDirectory() as folder:
+            scratch = Path(folder)
+            videos = scratch / "videos"
+            videos.mkdir()
+            processes = max(1, arguments.workers)
+            data = rendered(videos, arguments.files, arguments.file_seconds, processes)
+            for kind in KINDS:
+                result[kind] = measured(kind, trial, data, arguments, scratch)
+                row = {key: result[kind][key]["median"] for key in RATES}
+                print(f"{kind}: clips/s " + ", ".join(f"{k} {v:.1f}" for k, v in row.items()))
+    print(json.dumps(result))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", choices=BATCH, default="vit_tiny")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--compile", action="store_true", help="the model by torch.compile")
+    parser.add_argument("--workers", type=int, default=0, help="of the loader (default: none)")
+    parser.add_argument("--files", type=int, default=4)
+    parser.add_argument("--file-seconds", type=int, default=4, help="length of each")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each of five windows")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks import gpu_table
+
+SPREAD = {"median": 10.0, "least": 9.0, "most": 11.0}
+SIDE = {"clips_per_second": SPREAD, "share_of_matrix": {**SPREAD, "median": 0.5}, "peak_mb": 100}
+STEPS = {
+    "benchmark": "training_step",
+    "model": "vit_tiny",
+    "precision": "fp32",
+    "device": "CPU",
+    "mae": {"ours": SIDE, "plain": SIDE, "ratio": SPREAD},
+}
+
+
+def shown(logs: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, gpu_table.__file__, str(logs), "12"]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_the_table_shows_what_came_to_its_end_and_says_what_did_not(tmp_path: Path) -> None:
+    (tmp_path / "steps.log").write_text(f"noise\n{json.dumps(STEPS)}\n")
+    (tmp_path / "fed.log").write_text("mae: cut short\n")
+    skipped = {"benchmark": "training_step", "skipped": "for a reason"}
+    (tmp_path / "compiled.log").write_text(json.dumps(skipped))
+    done = shown(tmp_path)
+    assert done.returncode == 0, done.stderr
+    (row,) = [line for line in done.stdout.splitlines() if line.startswith("mae ours")]
+    assert row.split()[2:] == ["10.0", "50.0%", "100"]
+    assert "fed: not measured" in done.stdout
+    assert "compiled: for a reason" in done.stdout
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert last["benchmark"] == "gpu"
+    assert last["steps"] == STEPS
+
+
+def test_a_table_of_nothing_is_a_failure(tmp_path: Path) -> None:
+    assert shown(tmp_path).returncode == 1
