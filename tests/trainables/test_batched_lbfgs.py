@@ -42,8 +42,15 @@ def test_a_step_that_would_rise_is_shortened() -> None:
     def steep(points: Tensor, _which: Tensor) -> tuple[Tensor, Tensor]:
         return (1e3 * points.square()).sum(dim=1), 2e3 * points
 
-    found = minima(steep, torch.ones(1, 2).double(), small, 100)
+    sizes: list[float] = []
+
+    def noted(gradients: Tensor, which: Tensor) -> Tensor:  # of each point that it goes to
+        sizes.append(gradients.norm().item())
+        return small(gradients, which)
+
+    found = minima(steep, torch.ones(1, 2).double(), noted, 100)
     torch.testing.assert_close(found, torch.zeros(1, 2).double(), rtol=0.0, atol=1e-9)
+    assert sizes == sorted(sizes, reverse=True)
 
 
 def test_it_ends_after_so_many_iterations() -> None:
