@@ -37,6 +37,7 @@ def accelerate(objective: nn.Module, execution: Execution, device: torch.device)
     if execution.compile and _compiler_works(device):
         torch._dynamo.reset()  # what stages before this one on the same worker left
         torch._dynamo.config.recompile_limit = VARIANTS
+        torch._inductor.config.fallback_random = True  # drop path draws what it draws uncompiled
         for region in _regions(objective):
             region.compile()
 

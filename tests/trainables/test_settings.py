@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sweeps.sweep import SweepSettings
-from tests.toy import AUGMENT, OPTIMIZER, TRIAL, toy_sweep_data, toy_trial
+from tests.toy import AUGMENT, OPTIMIZER, TRIAL, toy_execution, toy_sweep_data, toy_trial
 from trainables.config import TrialConfig
 from trainables.settings import check_setting, load_yaml, parse, with_overrides
 
@@ -139,3 +139,10 @@ def test_a_yaml_mapping_may_merge_another_and_set_its_keys_otherwise(tmp_path: P
 def test_settings_that_do_not_go_together_are_refused(overrides: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         toy_trial(**overrides)
+
+
+def test_a_model_is_compiled_or_recomputes_but_not_both() -> None:
+    toy_execution(compile=True)
+    toy_execution(recompute_activations=True)
+    with pytest.raises(ValueError, match="set one of them to false"):
+        toy_execution(compile=True, recompute_activations=True)
