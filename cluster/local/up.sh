@@ -113,7 +113,7 @@ start_ray() {
   unset RAY_ADDRESS
   export RAY_USAGE_STATS_ENABLED=0
   # Worker ports 0: any that is free, for the nodes share this machine's.
-  local common=(--block --min-worker-port 0 --max-worker-port 0)
+  local common=(--block --node-ip-address "$HOST" --min-worker-port 0 --max-worker-port 0)
   if ! pid_of head >/dev/null; then
     # A node whose head has gone ends by itself, but may take a minute over it.
     for i in $(ray_services); do end "$i" TERM; done
