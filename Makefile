@@ -24,7 +24,7 @@ ui: $(INSTALLED) ## MLflow on the demo's database, http://localhost:5000
 test: $(INSTALLED) check ## lint, types and every test that does not take minutes
 	.venv/bin/pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
-test-slow: $(INSTALLED) ## the rest: clusters of several nodes on this machine, one with PostgreSQL
+test-slow: $(INSTALLED) ## the rest: the published recipes made small, faults, clusters of several nodes, PostgreSQL
 	.venv/bin/pytest -m slow
 
 faults: $(INSTALLED) ## every fault of docs/cluster.md done to a sweep, and what is lost by it: half an hour

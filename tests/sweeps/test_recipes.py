@@ -111,6 +111,7 @@ def run_small(name: str, catalog: Path, folder: Path, *arguments: str, **more: A
     return summary, (results / "report.md").read_text(), printed
 
 
+@pytest.mark.slow
 def test_ppma_runs_to_its_end_and_takes_every_part_of_the_recipe_with_it(
     catalog: Path, tmp_path: Path
 ) -> None:

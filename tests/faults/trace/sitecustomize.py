@@ -10,7 +10,7 @@ import time
 
 
 class _TraceTraining:
-    """Wraps `_step` of the training loop, when that is imported."""
+    """Wraps `Steps.take` of the training loop, when that is imported."""
 
     def find_spec(self, name, path, target=None):  # type: ignore[no-untyped-def]
         if name != "trainables.training_loop":
@@ -21,22 +21,22 @@ class _TraceTraining:
 
         def and_trace(module):  # type: ignore[no-untyped-def]
             execute(module)
-            module._step = _traced(module._step, module.rank)
+            module.Steps.take = _traced(module.Steps.take, module.rank)
 
         spec.loader.exec_module = and_trace  # type: ignore[method-assign]
         return spec
 
 
 def _traced(take_step, rank):  # type: ignore[no-untyped-def]
-    def step(model, state, batch, run, *args, **kwargs):  # type: ignore[no-untyped-def]
-        leave = take_step(model, state, batch, run, *args, **kwargs)
+    def take(steps, batch, lr):  # type: ignore[no-untyped-def]
+        leave = take_step(steps, batch, lr)
         if rank() == 0:
-            step = state.progress.step + 1
+            identity, step = steps._run.stage.identity, steps._state.progress.step + 1
             with open(os.environ["STEP_TRACE"], "a") as file:
-                file.write(f"{run.stage.identity} {step} {os.getpid()} {time.time()}\n")
+                file.write(f"{identity} {step} {os.getpid()} {time.time()}\n")
         return leave
 
-    return step
+    return take
 
 
 sys.meta_path.insert(0, _TraceTraining())
