@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # What up.sh, down.sh and status.sh share: the folder's layout, and processes known by files.
-# Sourced, never run. Everything lies under $FOLDER; nothing listens beyond this machine.
+# Sourced, never run. Everything lies under $FOLDER. What wants no token listens to this machine alone,
+# but for the numbers that Ray tells Prometheus: some of its ports have no switch.
 set -euo pipefail
 umask 077
 
