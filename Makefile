@@ -27,7 +27,7 @@ test: $(INSTALLED) check ## lint, types and every test that does not take minute
 test-slow: $(INSTALLED) ## the rest: the published recipes made small, faults, clusters of several nodes, PostgreSQL
 	.venv/bin/pytest -m slow
 
-faults: $(INSTALLED) ## every fault of docs/cluster.md done to a sweep, and what is lost by it: half an hour
+faults: $(INSTALLED) ## every fault of docs/cluster.md done to a sweep, and what is lost by it
 	.venv/bin/pytest -s tests/faults tests/sweeps/test_continue.py \
 	  tests/cluster/test_tracking_faults.py tests/sweeps/test_storage_faults.py
 

@@ -19,7 +19,6 @@ import argparse
 import json
 import os
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -40,6 +39,7 @@ from mlflow import MlflowClient  # noqa: E402
 from cluster.run_contents import as_parameters  # noqa: E402
 from cluster.tracking import Tracker  # noqa: E402
 from sweeps.sweep import Sweep  # noqa: E402
+from tests.ports import free_port  # noqa: E402
 from trainables.stage_store import StageStore  # noqa: E402
 
 METRICS, STEPS, NAIVE_STEPS = 10, 60, 10
@@ -77,8 +77,7 @@ def summed_up(found: list[dict[str, float]]) -> dict[str, Any]:
 
 @contextmanager
 def mlflow_server(folder: Path) -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     address = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
     command += ["--host", "127.0.0.1", "--port", str(port)]
