@@ -48,8 +48,8 @@ MANY_MIXES = {
 }
 SWEEP: dict[str, Any] = {
     "space": MANY_MIXES,
-    "trial__mae__epochs": 150,
-    "trial__align__epochs": 150,  # 300 steps, 10 s or so
+    "trial__mae__epochs": 75,
+    "trial__align__epochs": 75,  # 150 steps, of a tenth of a second or more each
     "execution__hang_seconds": 10.0,
     "execution__first_step_seconds": 120.0,  # one may be stopped while it waits for a stage
     "execution__attempts": 100,

@@ -1,6 +1,7 @@
 """On the PYTHONPATH of a cluster's nodes: every step of training leaves a line in $STEP_TRACE.
 
-"identity step pid time", from rank 0, once the step is taken.
+"identity step pid time", from rank 0, once the step is taken. A step takes at least a tenth of
+a second, or a toy's stage would end before what is done to it has its effect.
 """
 
 import importlib.util
@@ -29,7 +30,9 @@ class _TraceTraining:
 
 def _traced(take_step, rank):  # type: ignore[no-untyped-def]
     def take(steps, batch, lr):  # type: ignore[no-untyped-def]
+        end = time.monotonic() + 0.1
         leave = take_step(steps, batch, lr)
+        time.sleep(max(0.0, end - time.monotonic()))
         if rank() == 0:
             identity, step = steps._run.stage.identity, steps._state.progress.step + 1
             with open(os.environ["STEP_TRACE"], "a") as file:
