@@ -98,4 +98,5 @@ def with_progress(
             progress.update(bar, completed=done, note=note())
             if not terminal and 10 * done // total > told < 9:
                 told = 10 * done // total
-                console.print(f"{name}: {done:,} of {total:,} clips, {note()}")
+                more = f", {note()}" if note() else ""
+                console.print(f"{name}: {done:,} of {total:,} clips{more}")

@@ -12,12 +12,9 @@ import argparse
 import csv
 import shutil
 import sys
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.markup import escape
 
@@ -26,7 +23,7 @@ from trainables.data.clip_jobs import in_processes, with_progress
 from trainables.data.command_line import at_least_one, parser_over_datasets
 from trainables.data.reencode import Job, Prepared, Recipe, died, prepare_clips
 from trainables.data.suite import SuiteSettings, suite_lists
-from trainables.settings import load_yaml
+from trainables.data.whole_files import add_to_catalog
 
 EXAMPLES = """what is written:
   INTO/NAME/...              the clips, under the paths that they had (mp4, whatever the ending)
@@ -60,7 +57,9 @@ def main(argv: list[str] | None = None) -> int:
                     shutil.copyfile(file, arguments.into / name / file.name)
             version = f"{entry.version}, {recipe}" if entry.version else str(recipe)
             entry = entry.model_copy(update={"root": name, "version": version})
-            _add_to_catalog(arguments.into, name, entry.model_dump(exclude_none=True))
+            add_to_catalog(
+                arguments.into / "catalog.yaml", name, entry.model_dump(exclude_none=True)
+            )
     except (ValueError, OSError) as error:
         console.print(f"[red bold]error:[/red bold] {escape(str(error))}", soft_wrap=True)
         return 2
@@ -120,15 +119,6 @@ def _write_unreadable(path: Path, found: list[Prepared]) -> None:
         for each in sorted(found):
             source = str(each.job.source)
             writer.writerow([source, known.get(source, each.reason)])
-
-
-def _add_to_catalog(into: Path, name: str, entry: Mapping[str, Any]) -> None:
-    path = into / "catalog.yaml"
-    catalog = load_yaml(path) if path.exists() else {"datasets": {}}
-    catalog["datasets"][name] = dict(entry)
-    unfinished = path.with_name(".catalog.yaml.tmp")
-    unfinished.write_text(yaml.safe_dump(catalog, sort_keys=False))
-    unfinished.replace(path)
 
 
 def _parser() -> argparse.ArgumentParser:

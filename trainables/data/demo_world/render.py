@@ -10,14 +10,13 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
-import av
 import cv2
-import numpy as np
 import yaml
 
 from trainables.data.demo_world.draw import LOOKS, draw_clip
 from trainables.data.demo_world.plan import HUMANS, ClipPlan, classes, plan_dataset
 from trainables.data.demo_world.settings import WorldSettings, world_hash
+from trainables.data.whole_files import encode_mp4
 
 CHUNK = 64  # clips a task
 
@@ -100,19 +99,5 @@ def _render_chunk(folder: Path, chunk: list[ClipPlan], settings: WorldSettings) 
     for clip in chunk:
         frames = draw_clip(clip, settings)
         path = folder / clip.dataset / clip.path
-        write_mp4(path, frames, settings.frames_per_second, LOOKS[clip.dataset].crf)
+        path.write_bytes(encode_mp4(frames, settings.frames_per_second, LOOKS[clip.dataset].crf))
     return len(chunk)
-
-
-def write_mp4(path: Path, frames: np.ndarray, frames_per_second: int, crf: int) -> None:
-    """H.264 in mp4 of uint8 [T, H, W, 3] RGB; one thread, so equal frames give equal files."""
-    options = {"preset": "ultrafast", "crf": str(crf), "bf": "0"}
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=frames_per_second, options=options)
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.thread_count = 1
-        for frame in frames:
-            yuv = cv2.cvtColor(frame, cv2.COLOR_RGB2YUV_I420)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(yuv, format="yuv420p")))
-        container.mux(stream.encode())

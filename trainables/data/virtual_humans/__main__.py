@@ -1,0 +1,240 @@
+"""Renders labelled clips of virtual humans from motion capture.
+
+Motions are BVH files of any skeleton. Bodies, clothes, cameras, light, ground and backgrounds are
+drawn at random, one to three people a clip, all doing what the clip's label says. Held-out clips
+show motions, people and cameras that no training clip shows. The same settings give the same
+pixels, whatever the number of workers. Interrupted or killed, the same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from trainables.data.catalog import Dataset, load_catalog
+from trainables.data.clip_jobs import with_progress
+from trainables.data.command_line import at_least_one
+from trainables.data.files import check_files
+from trainables.data.virtual_humans.clip import Footage
+from trainables.data.virtual_humans.contact_sheet import write_contact_sheet
+from trainables.data.virtual_humans.plan import plan_clips
+from trainables.data.virtual_humans.render import (
+    Rendered,
+    claimed,
+    died,
+    in_parallel,
+    render_clips,
+    write_lists,
+)
+from trainables.data.virtual_humans.settings import RenderSettings
+from trainables.data.virtual_humans.takes import (
+    Checked,
+    Take,
+    check_takes,
+    find_takes,
+    motions_hash,
+    split_takes,
+    unreadable,
+)
+from trainables.settings import parse
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+NOTES = """labels:
+  MOTIONS/clips.csv says `path,label[,group]`; a group (an actor, a session, a style) is held out
+  as a whole. Without that file --labels takes them from the names.
+
+what is written:
+  OUT/NAME/train/000000.mp4, OUT/NAME/selection/...   the clips, H.264
+  OUT/NAME.csv        the manifest: path,label,group,split
+  OUT/NAME.json       all settings, and a hash of the motions
+  OUT/catalog.yaml    an entry NAME, humans: virtual; a sweep's `datasets: {catalog: ...}` takes it
+
+examples:
+  python -m trainables.data.virtual_humans mocap data --name mocap --clips 10000 --heldout 1000
+  python -m trainables.data.virtual_humans mocap data --clips 24 --contact-sheet look.png
+  python -m trainables.data.virtual_humans cmu data --labels '(?P<group>\\d+)/(?P<label>[a-z]+)_'
+  python -m trainables.data.virtual_humans mocap data --footage my.yaml empty_streets --size 224x224
+
+exit status: 0 done, 1 done but some clips could not be drawn (the catalog is not written), 2 the
+motions, the footage or a setting is wrong, or the disk is full, 130 interrupted
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run from the command line. Returns the exit status that `--help` tells."""
+    arguments = _parser().parse_args(argv)
+    console = Console(highlight=False)
+    try:
+        return _run(arguments, console)
+    except (ValueError, OSError) as error:
+        console.print(f"[red bold]error:[/red bold] {escape(str(error))}", soft_wrap=True)
+        return 2
+    except KeyboardInterrupt:
+        console.print("Stopped. The same command goes on.")
+        return 130
+
+
+def _run(arguments: argparse.Namespace, console: Console) -> int:
+    out, name = arguments.out, arguments.name
+    if not re.fullmatch(r"[\w-]+", name):
+        raise ValueError(f"--name {name!r}: use letters, digits, '_' and '-'; it names a folder")
+    sheet = arguments.contact_sheet
+    if sheet is not None and sheet.suffix.lower() not in PICTURES:
+        raise ValueError(f"--contact-sheet {sheet}: must end with one of {', '.join(PICTURES)}")
+    takes = find_takes(arguments.motions, arguments.labels)
+    behind = _footage_dataset(arguments.footage)
+    footage = (
+        [Footage(behind.root / clip.path, behind.frame_rate) for clip in behind.clips]
+        if behind
+        else []
+    )
+    settings = _settings(arguments, _motions(takes, arguments.workers, console), behind)
+    plans = plan_clips(settings, takes, len(footage))
+    _tell(takes, settings, console)
+    wrong: list[Rendered] = []
+    with claimed(out, name, settings, str(arguments.motions.resolve())):
+        made = 0
+
+        def note() -> str:
+            return f"{len(wrong):,} could not be drawn" if wrong else ""
+
+        work = partial(render_clips, settings=settings, footage=footage, root=out / name)
+        done = in_parallel(work, plans, arguments.workers, died)
+        for chunk in with_progress(done, name, len(plans), note, console):
+            made += sum(each.made for each in chunk)
+            wrong += [each for each in chunk if each.error]
+        for each in wrong[:5]:
+            console.print(f"{each.path}: {escape(each.error)}", soft_wrap=True)
+        if wrong:
+            console.print(f"{len(wrong):,} clips could not be drawn; the same command tries again")
+            return 1
+        catalog = write_lists(out, name, plans, settings, arguments.licence)
+    console.print(f"{name}: {made:,} clips made, {len(plans) - made:,} were there")
+    if sheet is not None:
+        write_contact_sheet(sheet, out / name, plans, rows=min(12, len(plans)))
+        console.print(f"contact sheet: {sheet}", soft_wrap=True)
+    console.print(f"catalog: {catalog}", soft_wrap=True)
+    return 0
+
+
+def _motions(takes: list[Take], workers: int, console: Console) -> str:
+    """The hash of the motions, all of which have been read."""
+    checked: list[Checked] = []
+    chunks = in_parallel(check_takes, takes, workers, unreadable)
+    for chunk in with_progress(chunks, "motions", len(takes), str, console):
+        checked += chunk
+    return motions_hash(checked)
+
+
+def _footage_dataset(named: tuple[Path, str] | None) -> Dataset | None:
+    """The dataset to stand behind people. Raises ValueError if it shows people itself."""
+    if named is None:
+        return None
+    catalog, name = Path(named[0]), str(named[1])
+    dataset = load_catalog(catalog, [name])[name]
+    if dataset.humans not in ("none", "removed"):
+        raise ValueError(
+            f"--footage {name}: is declared humans: {dataset.humans}; what stands behind virtual "
+            "people must be none or removed"
+        )
+    check_files(dataset)
+    return dataset
+
+
+def _settings(
+    arguments: argparse.Namespace, motions: str, footage: Dataset | None
+) -> RenderSettings:
+    width, height = arguments.size
+    given = {
+        "seed": arguments.seed,
+        "clips": arguments.clips,
+        "heldout_clips": arguments.heldout,
+        "heldout_share": arguments.heldout_share,
+        "seconds": arguments.seconds,
+        "frames_per_second": arguments.fps,
+        "width": width,
+        "height": height,
+        "most_people": arguments.people,
+        "cast": arguments.cast,
+        "cameras": arguments.cameras,
+        "crf": arguments.crf,
+        "motions": motions,
+        "footage": footage.content_hash if footage else None,
+    }
+    return parse(RenderSettings, given, "options")
+
+
+def _tell(takes: list[Take], settings: RenderSettings, console: Console) -> None:
+    """How many motions there are, and the classes that have none in a split."""
+    splits = split_takes(takes, settings.heldout_share, settings.seed)
+    by_split = {
+        split: [take for take, own in zip(takes, splits, strict=True) if own == split]
+        for split in ("train", "selection")
+    }
+    classes = sorted({take.label for take in takes})
+    console.print(
+        f"{len(takes):,} motions of {len(classes)} classes: {len(by_split['train']):,} to train, "
+        f"{len(by_split['selection']):,} held out"
+    )
+    absent = sorted(set(classes) - {take.label for take in by_split["selection"]})
+    if absent and settings.heldout_clips:
+        console.print(f"[yellow]note:[/yellow] not among the held-out clips: {', '.join(absent)}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m trainables.data.virtual_humans",
+        description=__doc__,
+        epilog=NOTES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("motions", type=Path, metavar="MOTIONS", help="the folder of the BVH files")
+    add("out", type=Path, metavar="OUT", help="a folder; it may hold other datasets")
+    add("--name", default="virtual_humans", help="of the dataset (default: virtual_humans)")
+    add("--labels", metavar="REGEX", help="over a file's path, with (?P<label>) [and (?P<group>)]")
+    add("--clips", type=at_least_one, default=1000, help="training clips (default: 1000)")
+    add("--heldout", type=int, default=200, help="held-out clips (default: 200)")
+    add("--heldout-share", type=float, default=0.25, help="of the motions (default: 0.25)")
+    add("--seconds", type=float, default=4.0, help="length of a clip (default: 4)")
+    add("--fps", type=at_least_one, default=15, help="frames per second (default: 15)")
+    add("--size", type=_size, default=(340, 256), metavar="WxH", help="pixels (default: 340x256)")
+    add("--people", type=at_least_one, default=3, help="most in a clip, 1 to 3 (default: 3)")
+    add("--cast", type=at_least_one, default=200, help="people to draw from (default: 200)")
+    add("--cameras", type=at_least_one, default=200, help="camera set-ups (default: 200)")
+    add("--crf", type=int, default=22, help="x264's quality, lower is better (default: 22)")
+    add(
+        "--footage",
+        nargs=2,
+        metavar=("CATALOG", "DATASET"),
+        help="human-free videos to stand behind the people of half the clips",
+    )
+    add("--licence", help="what the motions allow, for the catalog and who gets the weights")
+    add("--seed", type=int, default=0, help="(default: 0)")
+    add("--contact-sheet", type=Path, metavar="FILE", help="a picture of 12 clips, to look at")
+    add(
+        "--workers",
+        type=at_least_one,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="processes that draw (default: one for each CPU)",
+    )
+    return parser
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT")
+    return int(match[1]), int(match[2])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

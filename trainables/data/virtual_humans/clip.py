@@ -1,0 +1,108 @@
+"""One clip as pixels: people on the ground, through a camera, under a light."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from trainables.data.clips import read_clip
+from trainables.data.virtual_humans.body import random_body
+from trainables.data.virtual_humans.camera import film, random_rig
+from trainables.data.virtual_humans.clothing import random_outfit
+from trainables.data.virtual_humans.drawing import draw
+from trainables.data.virtual_humans.figure import figure
+from trainables.data.virtual_humans.light import random_light
+from trainables.data.virtual_humans.plan import ClipPlan
+from trainables.data.virtual_humans.retarget import on_body, play, turned
+from trainables.data.virtual_humans.settings import RenderSettings
+from trainables.data.virtual_humans.surface import joined
+from trainables.data.virtual_humans.surroundings import random_surroundings
+from trainables.data.virtual_humans.takes import Take, motion_of
+
+PERSON, RIG, CLIP = 1, 2, 3  # what a random stream is of, beside the seed
+
+
+class Footage(NamedTuple):
+    """A clip without people, to stand behind rendered ones."""
+
+    path: Path
+    frame_rate: float | None
+
+
+def draw_clip(
+    plan: ClipPlan, settings: RenderSettings, footage: Sequence[Footage]
+) -> Iterator[np.ndarray]:
+    """Frames, uint8 [H, W, 3] RGB: a pure function of the plan, the settings and the files.
+
+    Raises:
+        ClipUnreadable: footage that cannot be read.
+    """
+    rng = np.random.default_rng([settings.seed, CLIP, plan.index])
+    rig = random_rig(np.random.default_rng([settings.seed, RIG, plan.rig]))
+    size = (settings.width, settings.height)
+    surfaces, seen = [], []
+    spacing, turn = rng.uniform(0.95, 1.4), rng.normal(0, 0.3)
+    for place, (take, person) in enumerate(zip(plan.takes, plan.cast, strict=True)):
+        own = np.random.default_rng([settings.seed, PERSON, person])
+        body, outfit = random_body(own), random_outfit(own)
+        points = on_body(_played(take, settings, rng), body)
+        aside = spacing * (place - (len(plan.cast) - 1) / 2)
+        spot = np.array([aside, 0, rng.uniform(-0.7, 0.7) * (len(plan.cast) > 1)])
+        angle = turn + rng.normal(0, 0.25)
+        frames = turned(points.pop("head frame").transpose(0, 2, 1), angle).transpose(0, 2, 1)
+        points = {part: turned(value, angle) + spot for part, value in points.items()}
+        surfaces.append(figure({**points, "head frame": frames}, body, outfit, own))
+        crown = points["head"] + 0.12 * body.height * frames[:, :, 1]
+        seen += [*points.values(), crown]
+    people = np.stack(seen, axis=1)
+    camera = film(rig, people, size, rng)
+    around = random_surroundings(plan.kind, rng)
+    if plan.footage is not None:
+        around = replace(around, footage=_behind(footage[plan.footage], settings, rng.random()))
+    grain = _grain(rng, size)
+    middle = people.mean(axis=(0, 1))
+    frames_drawn = draw(joined(surfaces), around, camera, random_light(rng), middle)
+    for number, frame in enumerate(frames_drawn):
+        moved = np.roll(grain, (37 * number, 61 * number), axis=(0, 1))
+        yield cv2.add(frame, moved, dtype=cv2.CV_8U)
+
+
+def _played(take: Take, settings: RenderSettings, rng: np.random.Generator):  # type: ignore[no-untyped-def]
+    """The motion at the clip's frames, begun somewhere, a little slower or faster."""
+    motion = motion_of(take.path)
+    times = np.arange(settings.frames) / settings.frames_per_second
+    speed = rng.uniform(0.85, 1.15)
+    spare = len(motion.head_turn) * motion.frame_seconds - speed * (times[-1] + 0.1)
+    return play(motion, max(0.0, spare) * rng.random(), speed, times)
+
+
+def _behind(footage: Footage, settings: RenderSettings, position: float) -> np.ndarray:
+    """uint8 [T, H, W, 3]: a window of the footage, cut to the clip's shape about its middle."""
+    frames = read_clip(
+        footage.path,
+        frames=settings.frames,
+        seconds=settings.seconds,
+        position=position,
+        short_side=max(settings.width, settings.height),
+        frame_rate=footage.frame_rate,
+        video_reader="pyav",
+    )
+    height, width = frames.shape[1:3]
+    part = min(width / settings.width, height / settings.height)
+    wide, high = round(settings.width * part), round(settings.height * part)
+    left, top = (width - wide) // 2, (height - high) // 2
+    size = (settings.width, settings.height)
+    cut = frames[:, top : top + high, left : left + wide]
+    return np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in cut])
+
+
+def _grain(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+    """int16 [H, W, 3]: a sensor's noise, shifted from frame to frame."""
+    width, height = size
+    noise = rng.standard_normal((height, width, 1), dtype=np.float32) * rng.uniform(0, 5)
+    return np.round(np.repeat(noise, 3, axis=2)).astype(np.int16)

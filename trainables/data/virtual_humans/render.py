@@ -1,0 +1,132 @@
+"""Writes the clips, the manifest and the catalog entry of a folder of virtual humans."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import cv2
+
+from trainables.data.clip_jobs import in_processes
+from trainables.data.video_files import ClipUnreadable
+from trainables.data.virtual_humans.clip import Footage, draw_clip
+from trainables.data.virtual_humans.plan import ClipPlan
+from trainables.data.virtual_humans.settings import RenderSettings, version
+from trainables.data.whole_files import add_to_catalog, encode_mp4, write_whole
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+class Rendered(NamedTuple):
+    path: str
+    made: bool  # False: it was there
+    error: str = ""
+
+
+def render_clips(
+    plans: Sequence[ClipPlan], settings: RenderSettings, footage: Sequence[Footage], root: Path
+) -> list[Rendered]:
+    """Each clip drawn and written, unless it is there. Raises OSError: a disk that is full."""
+    cv2.setNumThreads(1)  # there is a process for each core
+    return [_render(plan, settings, footage, root / plan.path) for plan in plans]
+
+
+def _render(
+    plan: ClipPlan, settings: RenderSettings, footage: Sequence[Footage], target: Path
+) -> Rendered:
+    if target.exists():
+        return Rendered(plan.path, made=False)
+    try:
+        frames = draw_clip(plan, settings, footage)
+        write_whole(target, encode_mp4(frames, settings.frames_per_second, settings.crf))
+    except ClipUnreadable as error:
+        return Rendered(plan.path, made=False, error=f"its footage {error}")
+    return Rendered(plan.path, made=True)
+
+
+def died(plan: ClipPlan) -> Rendered:
+    return Rendered(plan.path, made=False, error="the process that drew it died")
+
+
+def in_parallel(
+    work: Callable[[Sequence[Job]], list[Result]],
+    jobs: Sequence[Job],
+    workers: int,
+    died: Callable[[Job], Result],
+) -> Iterator[list[Result]]:
+    """`work` on all jobs, chunk by chunk as they are done: one worker is this process itself."""
+    if workers == 1:
+        for job in jobs:
+            yield work([job])
+        return
+    chunks = in_processes(work, jobs, workers, died)
+    try:
+        yield from chunks
+    finally:
+        chunks.close()
+
+
+@contextmanager
+def claimed(out: Path, name: str, settings: RenderSettings, source: str) -> Iterator[None]:
+    """OUT/NAME for this process and these settings, with what a killed one left half taken away.
+
+    Raises:
+        ValueError: it holds clips of other settings, or another process is at work in it.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / f".{name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"{out / name}: another process is rendering into it; wait, or give another OUT"
+            ) from None
+        told = out / f"{name}.json"
+        now = {"version": version(settings), "source": source, **settings.model_dump(mode="json")}
+        if told.exists():
+            before = json.loads(told.read_text())
+            changed = [
+                f"{key} was {before.get(key)!r} and is {value!r}"
+                for key, value in now.items()
+                if key not in ("version", "source") and before.get(key) != value
+            ]
+            if changed or before.get("version") != now["version"]:
+                why = "; ".join(changed) or "the renderer has changed"
+                raise ValueError(
+                    f"{out / name}: holds clips of other settings: {why}. Give another --name or "
+                    "OUT, or delete it"
+                )
+        else:
+            write_whole(told, json.dumps(now, indent=2).encode())
+        for unfinished in (out / name).rglob(".*.tmp"):
+            unfinished.unlink()
+        yield
+
+
+def write_lists(
+    out: Path, name: str, plans: Sequence[ClipPlan], settings: RenderSettings, licence: str | None
+) -> Path:
+    """The manifest and the catalog entry, written last: what they list is there. The catalog."""
+    lines = io.StringIO()
+    rows = csv.writer(lines)
+    rows.writerow(["path", "label", "group", "split"])
+    rows.writerows((plan.path, plan.label, plan.takes[0].group, plan.split) for plan in plans)
+    write_whole(out / f"{name}.csv", lines.getvalue().encode())
+    entry = {
+        "clips": f"{name}.csv",
+        "root": name,
+        "humans": "virtual",
+        "classes": sorted({plan.label for plan in plans}),
+        "version": f"virtual humans {version(settings)}, seed {settings.seed}",
+    }
+    if licence:
+        entry["licence"] = licence
+    add_to_catalog(out / "catalog.yaml", name, entry)
+    return out / "catalog.yaml"

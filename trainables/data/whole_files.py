@@ -1,0 +1,53 @@
+"""Files that are whole or not there: encoded in memory, written beside, then renamed."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import yaml
+
+from trainables.settings import load_yaml
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """`path` with this content, or as it was. Raises OSError (a full disk) and leaves nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        unfinished.write_bytes(content)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def encode_mp4(frames: Iterable[np.ndarray], frames_per_second: float, crf: int) -> bytes:
+    """H.264 in mp4 of uint8 [H, W, 3] RGB, of even size. One thread: equal frames, equal bytes."""
+    options = {"preset": "ultrafast", "crf": str(crf), "bf": "0"}
+    rate = Fraction(frames_per_second).limit_denominator(1001)
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=rate, options=options)
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.thread_count = 1
+        for number, frame in enumerate(frames):
+            if not number:
+                stream.height, stream.width = frame.shape[:2]
+            yuv = cv2.cvtColor(frame, cv2.COLOR_RGB2YUV_I420)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(yuv, format="yuv420p")))
+        container.mux(stream.encode())
+    return file.getvalue()
+
+
+def add_to_catalog(path: Path, name: str, entry: Mapping[str, Any]) -> None:
+    """The entry `name` put into the catalog `path`, in place of an earlier one of that name."""
+    catalog = load_yaml(path) if path.exists() else {"datasets": {}}
+    catalog["datasets"][name] = dict(entry)
+    write_whole(path, yaml.safe_dump(catalog, sort_keys=False).encode())
