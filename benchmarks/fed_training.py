@@ -45,9 +45,10 @@ from benchmarks.training_step import (  # noqa: E402
     wait,
 )
 from trainables.config import TrialConfig  # noqa: E402
+from trainables.data.batch import Batch  # noqa: E402
 from trainables.data.batch_order import pairing_of  # noqa: E402
 from trainables.data.catalog import Clip, Dataset  # noqa: E402
-from trainables.data.loader import Batch, training_batches  # noqa: E402
+from trainables.data.loader import training_batches  # noqa: E402
 from trainables.data.mixture import Mixture  # noqa: E402
 from trainables.training_settings import VideoReader  # noqa: E402
 

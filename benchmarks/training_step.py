@@ -44,7 +44,8 @@ from benchmarks.plain_training import (  # noqa: E402
 )
 from trainables.acceleration import accelerate  # noqa: E402
 from trainables.config import Execution, TrialConfig  # noqa: E402
-from trainables.data.loader import Batch  # noqa: E402
+from trainables.data.augment import IMAGENET_MEAN, IMAGENET_STD  # noqa: E402
+from trainables.data.batch import Batch  # noqa: E402
 from trainables.gpu_meter import GpuMeter  # noqa: E402
 from trainables.models.flops import classification_flops, mae_flops  # noqa: E402
 from trainables.models.heads import Classifier, label_space  # noqa: E402
@@ -110,9 +111,12 @@ def flops_a_clip(kind: str, trial: TrialConfig) -> float:
 def batch_of(kind: str, trial: TrialConfig, size: int, device: torch.device) -> Batch:
     draw = torch.Generator().manual_seed(SEED)
     clip = trial.clip
-    shape = (size, 3, clip.frames, clip.resolution, clip.resolution)
+    shape = (size, clip.frames, clip.resolution, clip.resolution, 3)
+    imagenet = torch.tensor([IMAGENET_MEAN, IMAGENET_STD]) * 255
     batch = Batch(
-        video=torch.randn(shape, generator=draw),
+        frames=torch.randint(256, shape, dtype=torch.uint8, generator=draw),
+        scale=imagenet.expand(size, 2, 3),
+        erased=torch.zeros(size, 4, dtype=torch.int64),
         label=torch.randint(CLASSES.get(kind, 1), (size,), generator=draw),
         source=torch.zeros(size, dtype=torch.int64),
         clip=torch.arange(size),

@@ -1,4 +1,7 @@
-"""An S3-compatible server, moto's, in a process of its own; before it a proxy that can refuse."""
+"""An S3-compatible server, moto's, in a process of its own; before it a proxy that can refuse.
+
+The proxy also understands Google's client, and so stands in for a server of Google's.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,19 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import quote, unquote
 
 from tests.ports import free_port
 
+# Moto looks at who signs, not at the signature.
+SIGNED = (
+    "AWS4-HMAC-SHA256 Credential=testing/20260101/us-east-1/s3/aws4_request, "
+    "SignedHeaders=host, Signature=0"
+)
 HOP_BY_HOP = {"connection", "transfer-encoding", "content-length", "host"}
 
 
@@ -71,6 +80,24 @@ def wait_for(port: int, server: subprocess.Popen[bytes], seconds: float = 90) ->
             time.sleep(0.1)
 
 
+def _in_s3_spelling(url: str) -> str:
+    """Google's client writes "/" and "-" of names with a percent sign, which moto does not take."""
+    path, mark, query = url.partition("?")
+    return quote(unquote(path)) + mark + query
+
+
+def _in_s3_words(headers: Mapping[str, str]) -> dict[str, str]:
+    """As a client of Google's XML API says it, which else is S3's."""
+    words = {name.lower(): value for name, value in headers.items()}
+    if words.pop("x-goog-if-generation-match", None) == "0":
+        words["if-none-match"] = "*"
+    if not words.get("authorization", "").startswith("AWS4"):
+        words["authorization"] = SIGNED
+    if "x-goog-copy-source" in words:
+        words["x-amz-copy-source"] = words.pop("x-goog-copy-source")
+    return words
+
+
 @contextmanager
 def _proxy(port: int) -> Iterator[S3]:
     class Handler(BaseHTTPRequestHandler):
@@ -85,7 +112,9 @@ def _proxy(port: int) -> Iterator[S3]:
                 return
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
             try:
-                connection.request(self.command, self.path, body, dict(self.headers))
+                connection.request(
+                    self.command, _in_s3_spelling(self.path), body, _in_s3_words(self.headers)
+                )
                 answer = connection.getresponse()
                 self._answer(answer.status, answer.getheaders(), answer.read())
             finally:

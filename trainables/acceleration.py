@@ -38,6 +38,9 @@ def accelerate(objective: nn.Module, execution: Execution, device: torch.device)
         torch._dynamo.reset()  # what stages before this one on the same worker left
         torch._dynamo.config.recompile_limit = VARIANTS
         torch._inductor.config.fallback_random = True  # drop path draws what it draws uncompiled
+        # Else the rate of drop path is no part of the key under which a compiled block is kept on
+        # disk, and the next process takes one block's for another's (pytorch#197889).
+        torch._dynamo.config.specialize_float = True
         for region in _regions(objective):
             region.compile()
 

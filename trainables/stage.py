@@ -16,18 +16,18 @@ from typing import Any
 CODE_VERSIONS = {
     "init": 1,
     "import": 1,
-    "mae": 2,
-    "mae_trunk": 2,
-    "align": 2,
-    "align_trunk": 2,
+    "mae": 3,
+    "mae_trunk": 3,
+    "align": 3,
+    "align_trunk": 3,
     "average": 1,
-    "learned_average": 2,
+    "learned_average": 3,
     "greedy_soup": 3,
-    "features": 3,
+    "features": 4,
     "probe": 3,
-    "augmented_probe": 2,
-    "finetune": 2,
-    "evaluate": 3,
+    "augmented_probe": 3,
+    "finetune": 3,
+    "evaluate": 4,
 }
 # Kinds that train -> the entry of the sweep's `execution` that says how they run.
 TRAINED = {

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainables.config import AlignSettings, FinetuneSettings, MaeSettings
+from trainables.data.batch import Batch
 from trainables.data.batch_order import Pairing, check_parts, pairing_of
 from trainables.data.catalog import Dataset
-from trainables.data.loader import Batch, check_unreadable, training_batches
+from trainables.data.loader import check_unreadable, training_batches
 from trainables.data.mixture import Mixture
 from trainables.process_group import rank, world_size
 from trainables.stage_descriptions import downstream_steps_per_epoch

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trainables.acceleration import accelerate, eagerly
-from trainables.data.loader import Batch
+from trainables.data.batch import Batch
 from trainables.device import Arrivals
 from trainables.optimization import build_optimizer, set_learning_rate
 from trainables.process_group import from_first, gathered, rank, summed, world_size

@@ -16,6 +16,7 @@ from trainables.settings import Settings, nearest
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
 VideoReader = Literal["decord", "pyav"]
+Normalize = Literal["imagenet", "per_clip"]
 NonNegative = Annotated[int, Field(ge=0)]
 # YAML has lists only; strict pydantic wants the tuple itself.
 AsTuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
@@ -60,7 +61,7 @@ class ClipSettings(Settings):
     frames: Positive
     seconds: Annotated[float, Field(gt=0)]
     resolution: Positive
-    normalize: Literal["imagenet", "per_clip"]
+    normalize: Normalize
 
 
 class RandAugmentSettings(Settings):

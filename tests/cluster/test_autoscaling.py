@@ -188,7 +188,7 @@ def test_a_sweep_makes_a_cluster_without_gpus_grow_uses_every_node_and_lets_them
     assert changes[0][1] == 0 and max(number for _, number in counts) == MOST
     assert changes[-1][0] > changes[1][0] and started == used, told
     summary = json.loads((sweep.parent / "runs" / "toy" / "summary.json").read_text())
-    assert summary["counts"]["complete"] == 5
+    assert summary["counts"]["complete"] == 5, done.stdout[-3000:]
     usage = summary["usage"]
     assert usage["device"] == "GPU" and 0 < usage["at_work"] <= usage["held"] <= usage["up"]
     assert "GPU time: " in done.stdout and "Idle: " in done.stdout

@@ -15,8 +15,9 @@ from safetensors.torch import load_file, save_file
 from sweeps.export import export, main, why_not_videomae
 from sweeps.reporting.summary import WEIGHTS_FILE
 from tests.toy import toy_trial
+from tests.trainables.data.videos import as_seen
 from trainables.config import TrialConfig
-from trainables.data.augment import square_crops, to_video
+from trainables.data.augment import square_crops
 from trainables.models.timm_models import import_torchvision
 from trainables.models.trunk import Trunk, build_trunk
 
@@ -107,7 +108,7 @@ def test_its_preprocessing_is_the_one_of_our_evaluation(tmp_path: Path) -> None:
     processor = transformers.VideoMAEImageProcessor.from_pretrained(tmp_path / "out")
     frames = np.random.default_rng(0).integers(0, 256, (4, 32, 48, 3), dtype=np.uint8)
     found = processor(list(frames), return_tensors="pt")["pixel_values"]
-    expected = to_video(square_crops(frames, 32, 1)[0], "imagenet").transpose(0, 1).unsqueeze(0)
+    expected = as_seen(square_crops(frames, 32, 1)[0], "imagenet").transpose(0, 1).unsqueeze(0)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 

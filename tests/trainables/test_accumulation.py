@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from tests.toy import toy_execution, toy_trial
-from trainables.data.loader import Batch
+from trainables.data.batch import Batch
 from trainables.training_loop import _backward
 
 
@@ -50,7 +50,9 @@ def test_processes_exchange_gradients_once_a_step_however_many_parts_it_has(
 
     model.register_comm_hook(None, counted)
     indices = torch.arange(4)
-    batch = Batch(torch.randn(4, 3, 1, 2, 2), indices, indices, indices, indices, [], 0)
+    frames = torch.randint(256, (4, 1, 2, 2, 3), dtype=torch.uint8)
+    scale, erased = torch.tensor([[[127.5] * 3, [60.0] * 3]] * 4), torch.zeros(4, 4).long()
+    batch = Batch(frames, scale, erased, indices, indices, indices, indices, [], 0)
     run: Any = SimpleNamespace(
         execution=toy_execution(per_device_batch=part),
         device=torch.device("cpu"),

@@ -1,16 +1,19 @@
-"""From the frames of a clip to what the model sees: one draw, the same for all its frames."""
+"""From the frames of a clip to what the model sees: one draw, the same for all its frames.
+
+Pixels stay uint8 until they are on the device: there a batch is normalised and erased as one.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 
 from trainables.data.rand_augment import rand_augment
-from trainables.training_settings import AugmentSettings
+from trainables.training_settings import AugmentSettings, Normalize
 
 TRAINING_MARGIN = 256 / 224  # short side that is read / side that is trained on (PPMA, as I3D)
 CROP_ATTEMPTS = 10
@@ -65,42 +68,60 @@ def square_crops(frames: np.ndarray, size: int, count: int) -> list[np.ndarray]:
     return [_resize(square, size, size) for square in squares]
 
 
-def to_video(frames: np.ndarray, normalize: Literal["imagenet", "per_clip"]) -> torch.Tensor:
-    """float32 [3, T, H, W] of uint8 [T, H, W, 3].
+def scale_of(frames: np.ndarray, normalize: Normalize) -> np.ndarray:
+    """float32 [2, 3], for `normalised`: what is subtracted from each channel, what then divides it.
 
-    `per_clip`: mean 0 and standard deviation 1 over all values of the clip; `imagenet`: the fixed
-    mean and deviation of each channel.
+    Of uint8 [T, H, W, 3]. `per_clip`: mean and standard deviation over all values of the clip;
+    `imagenet`: a mean and a deviation of each channel that are always the same.
     """
-    video = np.ascontiguousarray(frames.transpose(3, 0, 1, 2), dtype=np.float32)
-    if normalize == "per_clip":
-        video -= video.mean()
-        video /= max(float(video.std()), 1.0)  # a black clip stays black
-    else:
-        video /= 255
-        video -= np.array(IMAGENET_MEAN, np.float32)[:, None, None, None]
-        video /= np.array(IMAGENET_STD, np.float32)[:, None, None, None]
-    return torch.from_numpy(video)
+    if normalize == "imagenet":
+        return np.array([IMAGENET_MEAN, IMAGENET_STD], np.float32) * 255
+    rows = np.ascontiguousarray(frames).reshape(-1, frames.shape[2] * 3)
+    mean, deviation = (float(value[0, 0]) for value in cv2.meanStdDev(rows))
+    return np.array([[mean] * 3, [max(deviation, 1.0)] * 3], np.float32)  # black stays black
 
 
-def erase(video: torch.Tensor, probability: float, rng: np.random.Generator) -> None:
-    """With `probability`, fill one box of `video`, float32 [3, T, H, W], in place with N(0, 1).
+def normalised(frames: Tensor, scale: Tensor) -> Tensor:
+    """float32 [B, 3, T, H, W] of uint8 [B, T, H, W, 3], by each clip's `scale` [B, 2, 3].
 
-    The box is the same in all frames, the noise is not. Its area and aspect ratio are drawn as in
-    Zhong et al. 2020, with the bounds of timm and VideoMAE; where no box fits, nothing is erased.
+    Channels lie next to each other in memory, as they come and as convolutions like them.
+    """
+    subtracted, divisor = scale.view(-1, 2, 3, 1, 1, 1).unbind(dim=1)
+    return frames.permute(0, 4, 1, 2, 3).float().sub_(subtracted).div_(divisor)
+
+
+def erased_box(
+    height: int, width: int, probability: float, rng: np.random.Generator
+) -> tuple[int, int, int, int]:
+    """With `probability`, a box of a frame to erase: top, left, height, width; else all 0.
+
+    Its area and aspect ratio are drawn as in Zhong et al. 2020, with the bounds of timm and
+    VideoMAE; where no box fits, nothing is erased.
     """
     if not rng.random() < probability:
-        return
-    frames, height, width = video.shape[1:]
+        return 0, 0, 0, 0
     log_ratio = np.log(ERASED_RATIO)
     for _ in range(CROP_ATTEMPTS):
         area = height * width * rng.uniform(*ERASED_AREA)
         ratio = math.exp(rng.uniform(*log_ratio))
         h, w = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if h < height and w < width:
-            top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
-            noise = rng.standard_normal((3, frames, h, w), dtype=np.float32)
-            video[:, :, top : top + h, left : left + w] = torch.from_numpy(noise)
-            return
+            return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
+    return 0, 0, 0, 0
+
+
+def erase(video: Tensor, boxes: Tensor, seeds: Tensor) -> None:
+    """Fill the box [4] of each clip of `video`, float32 [B, 3, T, H, W], in place with N(0, 1).
+
+    A box is the same in all frames, the noise is not: it follows from the clip's seed and the kind
+    of device. `boxes` [B, 4] and `seeds` [B] are on the host.
+    """
+    for clip, (top, left, height, width), seed in zip(
+        video, boxes.tolist(), seeds.tolist(), strict=True
+    ):
+        if height:
+            generator = torch.Generator(video.device).manual_seed(seed)
+            clip[:, :, top : top + height, left : left + width].normal_(generator=generator)
 
 
 def _random_crop(

@@ -1,74 +1,26 @@
-"""Batches of clips: what the mixture draws, read, augmented and stacked."""
+"""Batches of clips: what the mixture draws, read and augmented here or by other processes."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import replace
 
 import cv2
-import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from trainables.config import TestSettings
 from trainables.data.augment import TRAINING_MARGIN
+from trainables.data.batch import Batch, stacked
 from trainables.data.batch_order import Pairing, batch_order, shard
 from trainables.data.catalog import Clip, Dataset
 from trainables.data.clips import ClipReader
 from trainables.data.mixture import Mixture
 from trainables.data.views import EvaluationViews, TrainingViews, View, check_unreadable
-from trainables.device import to_device
 from trainables.training_settings import AugmentSettings, ClipSettings, VideoReader
 
 KEPT_BYTES = 512 * 2**20  # of decoded short clips, per rank
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Views of clips; in evaluation, all of a clip's views next to each other.
-
-    Where training mixes clips, entries 2i and 2i + 1 are partners: see `batch_order`.
-    """
-
-    video: Tensor  # float32 [B, 3, T, H, W], normalised
-    label: Tensor  # int64 [B]: index into the classes of the clip's own dataset
-    source: Tensor  # int64 [B]: index into `mixture.sources`; 0 in evaluation
-    clip: Tensor  # int64 [B]: index into the source's training clips, or the clips to evaluate
-    seed: Tensor  # int64 [B]: of all other randomness about this use of the clip
-    unreadable: list[tuple[str, str]]  # source and path of each clip that stands replaced, left out
-    step: int  # of the run; 0 in evaluation
-
-    def __len__(self) -> int:
-        return len(self.label)
-
-    def to(self, device: torch.device) -> Batch:
-        """With what a model looks at on `device`; masks are drawn from `seed` on the host."""
-        moved: dict[str, Any] = {
-            name: to_device(getattr(self, name), device) for name in ("video", "label", "source")
-        }
-        return replace(self, **moved)
-
-    def pin_memory(self) -> Batch:
-        """In memory that a GPU can copy from by itself; torch's DataLoader asks for it."""
-        return replace(self, **{name: t.pin_memory() for name, t in self._tensors().items()})
-
-    def split(self, size: int) -> list[Batch]:
-        """In parts of at most `size` clips; the first keeps `unreadable`."""
-        return [
-            replace(
-                self,
-                **{name: t[start : start + size] for name, t in self._tensors().items()},
-                unreadable=self.unreadable if start == 0 else [],
-            )
-            for start in range(0, len(self), size)
-        ]
-
-    def _tensors(self) -> dict[str, Any]:  # of Tensor; Any for the sake of `replace`
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
 
 def training_batches(
@@ -184,7 +136,7 @@ def _load(
     return DataLoader(
         views,
         batch_sampler=indices,
-        collate_fn=_stack,
+        collate_fn=stacked,
         num_workers=workers,
         pin_memory=pin_memory,
         # A fork of a process with torch's and Ray's threads may hang.
@@ -196,21 +148,6 @@ def _load(
 
 def _one_thread(_worker: int) -> None:
     cv2.setNumThreads(0)
-
-
-def _stack(views: list[View]) -> Batch:
-    there = [view for view in views if not view.left_out]
-    # NumPy's copy, for torch's wakes all its threads, which costs more where cores are shared.
-    videos = torch.from_numpy(np.stack([view.video.numpy() for view in views]))
-    return Batch(
-        video=videos if len(there) == len(views) else videos[[not v.left_out for v in views]],
-        label=torch.tensor([view.label for view in there], dtype=torch.int64),
-        source=torch.tensor([view.source for view in there], dtype=torch.int64),
-        clip=torch.tensor([view.clip for view in there], dtype=torch.int64),
-        seed=torch.tensor([view.seed for view in there], dtype=torch.int64),
-        unreadable=[pair for view in views for pair in view.unreadable],
-        step=0,
-    )
 
 
 def _checked(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from trainables.config import TestSettings
-from trainables.data.augment import augment, erase, resample, square_crops, to_video
+from trainables.data.augment import augment, erased_box, resample, scale_of, square_crops
 from trainables.data.catalog import Clip, Dataset
 from trainables.data.clips import ClipReader
 from trainables.data.mixture import Draw, Mixture
@@ -22,12 +21,14 @@ SHOWN = 10  # paths in a message
 
 @dataclass(frozen=True)
 class View:
-    video: Tensor  # float32 [3, T, H, W]
+    frames: np.ndarray  # uint8 [T, H, W, 3]
+    scale: np.ndarray  # float32 [2, 3]: see `normalised`
     label: int
     source: int
     clip: int
     seed: int
     unreadable: list[tuple[str, str]]
+    erased: tuple[int, int, int, int] = (0, 0, 0, 0)  # top, left, height, width; no height: nothing
     left_out: bool = False
 
 
@@ -76,11 +77,16 @@ class TrainingViews(torch.utils.data.Dataset[View]):
         rng = np.random.default_rng(draw.seed)
         rng.random()  # the first view's window in time: what is seen in it is drawn after that
         view = augment(self._frames(draw), self.augmentation, self.settings.resolution, rng)
-        video = to_video(view, self.settings.normalize)
-        erase(video, self.augmentation.erasing, rng)
-        label = self.clips[draw.source][draw.clip].label
-        source = self.mixture.sources.index(draw.source)
-        return View(video, label, source, draw.clip, draw.seed, failed)
+        return View(
+            frames=view,
+            scale=scale_of(view, self.settings.normalize),
+            label=self.clips[draw.source][draw.clip].label,
+            source=self.mixture.sources.index(draw.source),
+            clip=draw.clip,
+            seed=draw.seed,
+            unreadable=failed,
+            erased=erased_box(view.shape[1], view.shape[2], self.augmentation.erasing, rng),
+        )
 
     def _frames(self, draw: Draw) -> np.ndarray:
         """uint8 [T, H, W, 3]: the window that all views of this use of the clip share."""
@@ -121,14 +127,20 @@ class EvaluationViews(torch.utils.data.Dataset[View]):
         try:
             read = [self.reader.read(path, p, self.dataset.frame_rate) for p in positions]
         except ClipUnreadable:
-            nothing = torch.zeros(3, self.settings.frames, side, side)
+            nothing = np.zeros((self.settings.frames, side, side, 3), np.uint8)
             failed = [(self.dataset.name, clip.path)]
-            return [View(nothing, clip.label, 0, index, index, failed, left_out=True)]
+            return [replace(self._view(nothing, clip, index, failed), left_out=True)]
         return [
-            View(to_video(crop, self.settings.normalize), clip.label, 0, index, index, [])
+            self._view(crop, clip, index, [])
             for frames in read
             for crop in square_crops(frames, side, self.views.crops)
         ]
+
+    def _view(
+        self, frames: np.ndarray, clip: Clip, index: int, failed: list[tuple[str, str]]
+    ) -> View:
+        scale = scale_of(frames, self.settings.normalize)
+        return View(frames, scale, clip.label, 0, index, index, failed)
 
 
 def check_unreadable(

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from trainables.config import AlignSettings, FinetuneSettings, TestSettings
+from trainables.data.batch import Batch
 from trainables.data.catalog import Clip, Dataset
-from trainables.data.loader import Batch, eval_batches
+from trainables.data.loader import eval_batches
 from trainables.data.mixup import Mixing, draw_mixing, mixed, partners
 from trainables.models.heads import Classifier, smoothed_cross_entropy
 from trainables.process_group import rank, summed, world_size

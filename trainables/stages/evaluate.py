@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trainables.data.loader import Batch
+from trainables.data.batch import Batch
 from trainables.metrics import scores
 from trainables.models.heads import Classifier, label_space
 from trainables.models.trunk import build_trunk

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from trainables.config import TestSettings
+from trainables.data.batch import Batch
 from trainables.data.catalog import Clip
-from trainables.data.loader import Batch, eval_batches
+from trainables.data.loader import eval_batches
 from trainables.device import Arrivals
 from trainables.settings import parse
 from trainables.stage_run import Outcome, StageRun

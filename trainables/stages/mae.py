@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from trainables.config import MaeSettings
-from trainables.data.loader import Batch
+from trainables.data.batch import Batch
 from trainables.device import to_device
 from trainables.models.mae import MaskedAutoencoder, draw_masks
 from trainables.models.video_vit import VideoViT

@@ -9,7 +9,6 @@ import torch
 
 from trainables.data.catalog import Clip, Dataset
 from trainables.data.loader import eval_batches
-from trainables.device import to_device
 from trainables.intermediate_probes import IntermediateProbes
 from trainables.models.trunk import Trunk
 from trainables.process_group import gathered, rank, world_size
@@ -82,7 +81,7 @@ class RungProbes:
                 max_unreadable=self._probes.max_unreadable,
                 pin_memory=self._run.device.type == "cuda",
             ):
-                video = to_device(batch.video, self._run.device)
+                video = batch.to(self._run.device).video
                 with in_precision(self._probes.precision, video.device):
                     features = self._trunk(video)
                 features = features.half().cpu()

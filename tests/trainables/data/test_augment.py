@@ -8,7 +8,16 @@ import pytest
 import torch
 from scipy.stats import ks_2samp
 
-from trainables.data.augment import augment, erase, resample, square_crops, to_video
+from tests.trainables.data.videos import as_seen
+from trainables.data.augment import (
+    augment,
+    erase,
+    erased_box,
+    normalised,
+    resample,
+    scale_of,
+    square_crops,
+)
 from trainables.models.timm_models import import_torchvision
 from trainables.training_settings import AugmentSettings
 
@@ -115,43 +124,62 @@ def test_three_crops_lie_along_the_longer_side() -> None:
 
 def test_videos_are_normalised_with_channels_first() -> None:
     frames = still()
-    video = to_video(frames, "imagenet")
+    video = as_seen(frames, "imagenet")
     assert video.shape == (3, 5, 40, 40)
     assert video.dtype == torch.float32
     assert video[1, 2, 3, 4].item() == pytest.approx(
         (frames[2, 3, 4, 1] / 255 - 0.456) / 0.224, 1e-4
     )
-    video = to_video(frames, "per_clip")
+    video = as_seen(frames, "per_clip")
     assert video.mean().item() == pytest.approx(0, abs=1e-4)
     assert video.std().item() == pytest.approx(1, abs=1e-3)
-    assert to_video(np.zeros_like(frames), "per_clip").abs().max() == 0
+    assert as_seen(np.zeros_like(frames), "per_clip").abs().max() == 0
+
+
+def test_a_batch_is_normalised_each_clip_by_its_own_scale() -> None:
+    clips = np.stack([still(), still() // 3])
+    scales = np.stack([scale_of(clips[0], "per_clip"), scale_of(clips[1], "imagenet")])
+    both = normalised(torch.from_numpy(clips), torch.from_numpy(scales))
+    assert torch.equal(both[0], as_seen(clips[0], "per_clip"))
+    assert torch.equal(both[1], as_seen(clips[1], "imagenet"))
+
+
+def erased(seed: int, probability: float, height: int = 40, width: int = 30) -> torch.Tensor:
+    """[3, 5, height, width] of sevens after erasing."""
+    video = torch.full((1, 3, 5, height, width), 7.0)
+    box = erased_box(height, width, probability, np.random.default_rng(seed))
+    erase(video, torch.tensor([box]), torch.tensor([seed]))
+    return video[0]
 
 
 def test_without_erasing_the_video_stays_and_with_it_one_box_of_all_frames_is_noise() -> None:
     for seed in range(20):
-        video = torch.full((3, 5, 40, 30), 7.0)
-        erase(video, 0.0, np.random.default_rng(seed))
-        assert (video == 7).all()
-        erase(video, 1.0, np.random.default_rng(seed))
-        erased = video != 7
-        assert (erased == erased[:1, :1]).all()
-        rows, columns = erased[0, 0].any(1).nonzero(), erased[0, 0].any(0).nonzero()
+        assert (erased(seed, 0.0) == 7).all()
+        video = erased(seed, 1.0)
+        noise = video != 7
+        assert (noise == noise[:1, :1]).all()
+        rows, columns = noise[0, 0].any(1).nonzero(), noise[0, 0].any(0).nonzero()
         box = video[
             :, :, int(rows.min()) : int(rows.max()) + 1, int(columns.min()) : int(columns.max()) + 1
         ]
-        assert box.numel() == erased.sum() > 0
+        assert box.numel() == noise.sum() > 0
         assert len(box.unique()) > 0.99 * box.numel()  # each pixel, channel and frame its own
 
 
 def test_erasing_is_a_function_of_its_seed_and_as_frequent_as_asked() -> None:
-    def erased(seed: int, probability: float) -> torch.Tensor:
-        video = torch.full((3, 2, 24, 24), 7.0)
-        erase(video, probability, np.random.default_rng(seed))
-        return video
-
     assert torch.equal(erased(3, 1.0), erased(3, 1.0))
     assert not torch.equal(erased(3, 1.0), erased(4, 1.0))
     assert 65 < sum(bool((erased(seed, 0.25) != 7).any()) for seed in range(400)) < 135
+
+
+def test_a_clip_s_noise_does_not_depend_on_the_clips_beside_it() -> None:
+    video, boxes = torch.zeros(3, 3, 2, 24, 24), torch.tensor([[2, 3, 9, 8]] * 3)
+    erase(video, boxes, torch.tensor([5, 6, 5]))
+    alone = torch.zeros(1, 3, 2, 24, 24)
+    erase(alone, boxes[:1], torch.tensor([6]))
+    assert torch.equal(video[1], alone[0])
+    assert torch.equal(video[0], video[2])
+    assert not torch.equal(video[0], video[1])
 
 
 def test_erased_boxes_are_distributed_as_timm_s() -> None:
@@ -178,9 +206,7 @@ def test_erased_boxes_are_distributed_as_timm_s() -> None:
     state = random.getstate()
     random.seed(0)
     for seed in range(count):
-        video = torch.full((3, 1, height, width), 7.0)
-        erase(video, 1.0, np.random.default_rng(seed))
-        ours.append(measured(video[:, 0]))
+        ours.append(measured(erased(seed, 1.0, height, width)[:, 0]))
         theirs.append(measured(timms(torch.full((3, height, width), 7.0))))
     random.setstate(state)
     for mine, reference in zip(np.array(ours).T, np.array(theirs).T, strict=True):

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from tests.trainables.data.videos import write_video
+from tests.trainables.data.videos import as_seen, write_video
 from trainables.config import TestSettings as Views
-from trainables.data.augment import to_video
+from trainables.data.batch import Batch
 from trainables.data.batch_order import batch_order
 from trainables.data.catalog import Clip, Dataset
 from trainables.data.clips import ClipReader, read_clip
-from trainables.data.loader import Batch, check_unreadable, eval_batches, training_batches
+from trainables.data.loader import check_unreadable, eval_batches, training_batches
 from trainables.data.mixture import Mixture
 from trainables.data.video_files import ClipUnreadable
 from trainables.training_settings import AugmentSettings, ClipSettings, RandAugmentSettings
@@ -379,7 +379,7 @@ def test_evaluation_views_are_windows_from_start_to_end_each_with_its_crops(
                 )
                 assert frames.shape == (4, 16, 21, 3)
                 for crop, left in enumerate((0, 2, 5)):
-                    expected = to_video(frames[:, :, left : left + 16], "per_clip")
+                    expected = as_seen(frames[:, :, left : left + 16], "per_clip")
                     assert torch.equal(views[3 * window + crop], expected)
 
 

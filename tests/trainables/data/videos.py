@@ -6,6 +6,10 @@ from pathlib import Path
 
 import av
 import numpy as np
+import torch
+
+from trainables.data.augment import normalised, scale_of
+from trainables.training_settings import Normalize
 
 
 def write_video(
@@ -35,3 +39,9 @@ def write_video(
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
+
+
+def as_seen(frames: np.ndarray, normalize: Normalize) -> torch.Tensor:
+    """float32 [3, T, H, W]: uint8 [T, H, W, 3] as a model sees it."""
+    scale = torch.from_numpy(scale_of(frames, normalize))
+    return normalised(torch.from_numpy(np.ascontiguousarray(frames)).unsqueeze(0), scale)[0]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.toy import MIXUP, toy_trial
-from trainables.data.loader import Batch
+from trainables.data.batch import Batch
 from trainables.data.mixup import Mixing
 from trainables.models.heads import Classifier, label_space
 from trainables.stages.classification import Classification
@@ -36,9 +36,11 @@ def objective(
 
 
 def batch(source: list[int], label: list[int], step: int = 0) -> Batch:
-    count = len(source)
+    count, draw = len(source), torch.Generator().manual_seed(1)
     return Batch(
-        video=torch.randn(count, 3, 2, 4, 4, generator=torch.Generator().manual_seed(1)),
+        frames=torch.randint(256, (count, 2, 4, 4, 3), dtype=torch.uint8, generator=draw),
+        scale=torch.tensor([[[127.5] * 3, [60.0] * 3]] * count),
+        erased=torch.zeros(count, 4, dtype=torch.int64),
         label=torch.tensor(label),
         source=torch.tensor(source),
         clip=torch.arange(count),

@@ -10,10 +10,9 @@ from safetensors.torch import load_file
 
 from sweeps.planning.stage_facts import stage_clips
 from tests.toy import toy_data, toy_execution, toy_trial
-from tests.trainables.data.videos import write_video
+from tests.trainables.data.videos import as_seen, write_video
 from tests.trainables.toy_videos import run_chain
 from trainables.data import loader
-from trainables.data.augment import to_video
 from trainables.data.catalog import Clip, Dataset
 from trainables.data.clips import read_clip
 from trainables.data.video_files import ClipUnreadable
@@ -92,7 +91,7 @@ def views_of(dataset: Dataset, clip: Clip) -> torch.Tensor:
         for position in (0.0, 1.0)
     ]
     return torch.stack(
-        [to_video(frames[:, :, x : x + 32], "per_clip") for frames in read for x in (0, 16, 32)]
+        [as_seen(frames[:, :, x : x + 32], "per_clip") for frames in read for x in (0, 16, 32)]
     )
 
 
