@@ -31,7 +31,7 @@ done
 lacking=()
 has pydantic || lacking+=(pydantic pydantic-core annotated-types typing-extensions typing-inspection)
 has yaml || lacking+=(pyyaml)
-has cv2 || lacking+=(opencv-python-headless)
+has cv2 || lacking+=(opencv-contrib-python-headless)
 has safetensors || lacking+=(safetensors)
 if ((${#lacking[@]})); then
   from=()

@@ -105,7 +105,7 @@ def of_stage(record: Mapping[str, Any], datasets: Sequence[str]) -> Contents:
             "datasets": ", ".join(datasets),
             **{f"data.{name}": content_hash for name, content_hash in stage["data"].items()},
             **{
-                f"trained_on.{name}": f"{source['content_hash']} (humans: {source['humans']})"
+                f"trained_on.{name}": f"{source['content_hash']} ({_humans_in(source)})"
                 for name, source in record["trained_on"].items()
             },
             **{
@@ -124,6 +124,11 @@ def of_stage(record: Mapping[str, Any], datasets: Sequence[str]) -> Contents:
         stages=stage["inputs"],
         note=_note("complete", record["metrics"]),
     )
+
+
+def _humans_in(source: Mapping[str, str]) -> str:
+    leak = f", leak rate {source['leak_rate']}" if "leak_rate" in source else ""
+    return f"humans: {source['humans']}{leak}"
 
 
 def of_unfinished_stage(identity: str, kind: str, state: str, reason: str) -> Contents:

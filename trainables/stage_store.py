@@ -37,7 +37,9 @@ class Record:
     cost: dict[str, float]  # device_seconds, clips
     files: dict[str, str]  # role ("weights") -> file name in the stage's folder
     mixture: dict[str, Any] = field(default_factory=dict)  # realised counts, repetition, ...
-    trained_on: dict[str, dict[str, str]] = field(default_factory=dict)  # name -> hash, humans
+    trained_on: dict[str, dict[str, str]] = field(
+        default_factory=dict
+    )  # name -> hash, humans, leak
     attempts: int = 1
     finished_at: float = 0.0  # seconds since the epoch
 

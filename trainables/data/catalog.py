@@ -47,6 +47,7 @@ class Dataset:
     frame_rate: float | None  # of frame folders, in frames per second
     content_hash: str  # of all that a result depends on; not the name and not the root
     licence: str | None = None  # as the catalog gives it, for who gets the weights
+    leak_rate: float | None = None  # of removed humans: share of frames where some are still found
     notes: tuple[str, ...] = ()  # what the user should know of it
 
     def split(self, name: str) -> tuple[Clip, ...]:
@@ -65,6 +66,7 @@ class DatasetSettings(Settings):
     frame_rate: float | None = None
     version: str | None = None
     licence: str | None = None
+    leak_rate: float | None = None  # as measured by data.human_removal
 
 
 Entry = DatasetSettings | SuiteSettings | SubsetSettings
@@ -241,6 +243,7 @@ def _dataset(
         frame_rate=entry.frame_rate,
         content_hash=_hash(clips, classes, entry.humans, entry.frame_rate, entry.version),
         licence=entry.licence,
+        leak_rate=entry.leak_rate,
     )
 
 

@@ -24,12 +24,13 @@ def in_processes(
     jobs: Sequence[Job],
     workers: int,
     died: Callable[[Job], Result],
+    chunk: int = CHUNK,
 ) -> Generator[list[Result]]:
-    """`work` on all jobs in spawned processes, chunk by chunk as they are done.
+    """`work` on all jobs in spawned processes, `chunk` by chunk as they are done.
 
     A clip that kills the process that decodes it is found out; `died` says what comes of it.
     """
-    waiting = deque(jobs[start : start + CHUNK] for start in range(0, len(jobs), CHUNK))
+    waiting = deque(jobs[start : start + chunk] for start in range(0, len(jobs), chunk))
     while waiting:
         running: dict[Future[list[Result]], Sequence[Job]] = {}
         pool = _pool(workers)
@@ -43,7 +44,7 @@ def in_processes(
                     del running[future]
                     yield results
         except BrokenProcessPool:
-            suspects = [job for chunk in running.values() for job in chunk]
+            suspects = [job for jobs_of_one in running.values() for job in jobs_of_one]
             for result in _one_by_one(work, suspects, died):
                 yield [result]
         finally:

@@ -1,4 +1,7 @@
-"""What comes from timm and torchvision; no other file imports them. Nothing is ever downloaded."""
+"""What comes from timm and torchvision. Nothing is ever downloaded.
+
+Of other files only data/human_removal/mask_rcnn.py imports torchvision, for its Mask R-CNN.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +72,7 @@ def import_torchvision() -> None:
     """Cure `operator torchvision::nms does not exist`, which stops timm's import.
 
     torchvision built for CUDA beside a CPU torch cannot load its compiled operators, and then
-    fails to describe two of them. Their schemas suffice: nothing here ever calls them.
+    fails to describe two of them. Their schemas suffice: only Mask R-CNN calls them, and says so.
     """
     try:
         import_module("torchvision")

@@ -125,7 +125,10 @@ def _trained_on(run: StageRun) -> dict[str, dict[str, str]]:
         learnt |= record.trained_on
     if run.stage.kind in TRAINED:
         for name, content_hash in run.stage.data.items():
-            learnt[name] = {"content_hash": content_hash, "humans": run.datasets[name].humans}
+            dataset = run.datasets[name]
+            learnt[name] = {"content_hash": content_hash, "humans": dataset.humans}
+            if dataset.leak_rate is not None:
+                learnt[name]["leak_rate"] = str(dataset.leak_rate)
     return learnt
 
 

@@ -1,0 +1,1 @@
+"""A folder of videos in, human-free videos out (HAT's idea, with inpainting that uses time)."""
