@@ -29,7 +29,6 @@ from trainables.data.human_removal.clip_files import (
     VIDEO_SUFFIXES,
     find_clips,
     sha256_of,
-    whole_or_nothing,
 )
 from trainables.data.human_removal.one_clip import Job, Outcome, died, read_outcome, remove_people
 from trainables.data.human_removal.person_detector import hog_detector
@@ -43,6 +42,7 @@ from trainables.data.human_removal.report import (
 )
 from trainables.data.human_removal.settings import CODE_VERSION, RemovalSettings
 from trainables.data.manifests import Row, path_inside, read_manifest
+from trainables.data.whole_files import write_whole
 
 NOTES = """what is written:
   OUT/clips/...      the clips, under the paths that they had: videos as H.264 in mp4 whatever the
@@ -215,8 +215,8 @@ def _keep_settings(into: Path, settings: RemovalSettings, arguments: argparse.Na
         "masks": arguments.masks,
         "opencv": cv2.__version__,
     }
-    with whole_or_nothing(file) as unfinished:
-        unfinished.write_text(json.dumps({"settings": wanted, "provenance": provenance}, indent=1))
+    text = json.dumps({"settings": wanted, "provenance": provenance}, indent=1)
+    write_whole(file, text.encode())
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -18,6 +18,7 @@ import numpy as np
 from trainables.data.clips import IMAGE_SUFFIXES
 from trainables.data.human_removal.mask_files import write_images
 from trainables.data.video_files import ClipUnreadable
+from trainables.data.whole_files import write_whole
 
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 MOST_BYTES = 4 * 2**30  # of a clip's decoded frames, which are in memory at once
@@ -101,12 +102,10 @@ def write_clip(path: Path, frames: np.ndarray, rate: Fraction | None, crf: int) 
     Whole or not at all. PNG and crf 0 keep every bit. Raises OSError where the disk refuses.
     """
     if rate is None:
-        with whole_or_nothing(path) as unfinished:
+        with whole_folder(path) as unfinished:
             write_images(unfinished, frames)
     else:
-        coded = encoded(frames, rate, crf)
-        with whole_or_nothing(path) as unfinished:
-            unfinished.write_bytes(coded)
+        write_whole(path, encoded(frames, rate, crf))
 
 
 def encoded(frames: np.ndarray, rate: Fraction, crf: int) -> bytes:
@@ -127,29 +126,30 @@ def encoded(frames: np.ndarray, rate: Fraction, crf: int) -> bytes:
 
 def copy_clip(source: Path, target: Path) -> None:
     """The same bytes. Raises OSError where the disk refuses."""
-    with whole_or_nothing(target) as unfinished:
-        (shutil.copytree if source.is_dir() else shutil.copyfile)(source, unfinished)
+    if not source.is_dir():
+        write_whole(target, source.read_bytes())
+        return
+    with whole_folder(target) as unfinished:
+        unfinished.mkdir()
+        for file in sorted(source.iterdir()):
+            (unfinished / file.name).write_bytes(file.read_bytes())
 
 
 @contextmanager
-def whole_or_nothing(path: Path) -> Iterator[Path]:
-    """A name to write a file or folder under, which becomes `path` when all went well."""
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A name to make a folder under, which becomes `path` when all went well."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.tmp")
-    remove(unfinished)  # of a run that was killed
+    if unfinished.exists():  # of a run that was killed
+        shutil.rmtree(unfinished)
     try:
         yield unfinished
-        if path.is_dir():
+        if path.exists():  # of a run that was killed before it wrote the clip's record
             shutil.rmtree(path)
         os.replace(unfinished, path)
     finally:
-        remove(unfinished)
-
-
-def remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    path.unlink(missing_ok=True)
+        if unfinished.exists():
+            shutil.rmtree(unfinished)
 
 
 def sha256_of(path: Path) -> str:

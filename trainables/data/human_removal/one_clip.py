@@ -17,7 +17,7 @@ from trainables.data.human_removal.clip_files import (
     copy_clip,
     read_whole,
     sha256_of,
-    whole_or_nothing,
+    whole_folder,
     write_clip,
 )
 from trainables.data.human_removal.contact_sheets import contact_sheet
@@ -30,6 +30,7 @@ from trainables.data.human_removal.person_masks import masks_by_detector, more_m
 from trainables.data.human_removal.quality import flicker, psnr
 from trainables.data.human_removal.settings import RemovalSettings
 from trainables.data.video_files import ClipUnreadable
+from trainables.data.whole_files import write_whole
 
 NOTHING_LEFT = 0.02  # of a clip's pixels outside the holes: too little to fill them from
 
@@ -97,8 +98,8 @@ def _finished(job: Job, settings: RemovalSettings) -> Outcome:
         outcome = _made(job, settings)
     except ClipUnreadable as error:
         outcome = Outcome(path=job.path, state="refused", reason=str(error))
-    with whole_or_nothing(outcome_file(job.into, job.path)) as file:
-        file.write_text(json.dumps(asdict(outcome), indent=1))
+    text = json.dumps(asdict(outcome), indent=1)
+    write_whole(outcome_file(job.into, job.path), text.encode())
     return outcome
 
 
@@ -126,9 +127,9 @@ def _made(job: Job, settings: RemovalSettings) -> Outcome:
     if leak <= settings.max_leak:
         state = "removed" if holes.any() else "no_people"
         outside = _write(job, settings, frames, result, holes, opacities, rate)
-    with whole_or_nothing(job.into / "sheets" / f"{job.path}.jpg") as file:
-        sheet = contact_sheet(frames, result, holes, (found, found_after))
-        file.write_bytes(cv2.imencode(".jpg", sheet[..., ::-1])[1].tobytes())
+    sheet = contact_sheet(frames, result, holes, (found, found_after))
+    jpg = cv2.imencode(".jpg", sheet[..., ::-1])[1].tobytes()
+    write_whole(job.into / "sheets" / f"{job.path}.jpg", jpg)
     return Outcome(
         path=job.path,
         state=state,
@@ -161,7 +162,7 @@ def _write(
     if result is frames or not (holes.any() or settings.hat_resampling):
         copy_clip(job.source, target)
         return None
-    with whole_or_nothing(job.into / "masks" / job.path) as folder:
+    with whole_folder(job.into / "masks" / job.path) as folder:
         write_images(folder, opacities)
     write_clip(target, result, rate, settings.crf)
     again, _ = read_whole(target)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,12 +14,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import yaml
-
-from trainables.data.human_removal.clip_files import whole_or_nothing
 from trainables.data.human_removal.one_clip import Outcome
 from trainables.data.human_removal.settings import RemovalSettings
 from trainables.data.manifests import Row
+from trainables.data.whole_files import add_to_catalog, write_whole
 
 WORST = 12  # clips that the report shows
 KEPT = ("removed", "no_people")
@@ -72,13 +71,11 @@ def write_manifest(into: Path, rows: Sequence[Row], outcomes: Sequence[Outcome])
     """clips.csv: the rows of the clips that are kept, with the columns that have values."""
     kept = {each.path for each in outcomes if each.state in KEPT}
     columns = [name for name in Row._fields if all(getattr(row, name) for row in rows)]
-    with (
-        whole_or_nothing(into / "clips.csv") as unfinished,
-        unfinished.open("w", newline="") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows([getattr(row, c) for c in columns] for row in rows if row.path in kept)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([getattr(row, c) for c in columns] for row in rows if row.path in kept)
+    write_whole(into / "clips.csv", text.getvalue().encode())
 
 
 def write_catalog(
@@ -95,8 +92,7 @@ def write_catalog(
         entry["frame_rate"] = frame_rate
     entry["version"] = f"{settings}, sources {hashlib.sha256(content.encode()).hexdigest()[:16]}"
     entry["leak_rate"] = round(totals(outcomes).leak_rate, 5)
-    with whole_or_nothing(into / "catalog.yaml") as file:
-        file.write_text(yaml.safe_dump({"datasets": {name: entry}}, sort_keys=False))
+    add_to_catalog(into / "catalog.yaml", name, entry)
 
 
 def write_report(into: Path, settings: RemovalSettings, outcomes: Sequence[Outcome]) -> None:
@@ -129,8 +125,7 @@ def write_report(into: Path, settings: RemovalSettings, outcomes: Sequence[Outco
         for each in outcomes
         if each.state not in KEPT
     ]
-    with whole_or_nothing(into / "report.html") as file:
-        file.write_text("\n".join([*lines, "</table>"]) + "\n")
+    write_whole(into / "report.html", ("\n".join([*lines, "</table>"]) + "\n").encode())
 
 
 def sentences(total: Totals) -> list[str]:
