@@ -1,5 +1,5 @@
 # ruff: noqa: NPY002 -- timm draws from NumPy's global state
-"""RandAugment by timm's operations: one draw a clip. Beside models, the only import of timm."""
+"""RandAugment: timm draws once a clip, OpenCV does it. Beside models, the only import of timm."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from functools import lru_cache
 
 import numpy as np
-from PIL import Image
 
+from trainables.data.image_operations import OPERATIONS
 from trainables.models.timm_models import import_torchvision
 from trainables.training_settings import RandAugmentSettings
 
@@ -26,29 +26,23 @@ def rand_augment(
     the 15 that grow with the magnitude, drawn with replacement, each done with `probability`.
     """
     transform = _transform(settings.magnitude, settings.layers, settings.probability)
-    seed = int(rng.integers(2**32))
-    changed = []
-    for frame in frames:
-        with _seeded(seed):  # anew for each frame, so that all draw the same
-            changed.append(np.asarray(transform(Image.fromarray(frame))))
-    return np.stack(changed)
+    with _seeded(int(rng.integers(2**32))):
+        return transform(frames)
 
 
 @lru_cache
 def _transform(
     magnitude: float, layers: int, probability: float
-) -> Callable[[Image.Image], Image.Image]:
+) -> Callable[[np.ndarray], np.ndarray]:
     import_torchvision()
     from timm.data.auto_augment import rand_augment_transform
 
-    transform = rand_augment_transform(
-        f"rand-n{layers}-mstd{MAGNITUDE_STD}-inc1",
-        {"interpolation": Image.Resampling.BICUBIC},
-    )
+    transform = rand_augment_transform(f"rand-n{layers}-mstd{MAGNITUDE_STD}-inc1", {})
     for operation in transform.ops:
         # The string takes no number like 7.5 or 1e-05.
         operation.magnitude, operation.prob = magnitude, probability
-    randomly: Callable[[Image.Image], Image.Image] = transform
+        operation.aug_fn, operation.kwargs = OPERATIONS[operation.name], {}
+    randomly: Callable[[np.ndarray], np.ndarray] = transform
     return randomly
 
 
