@@ -4,7 +4,7 @@ Renders a dataset with held-out motions (by group), people and cameras, aligns t
 on its training clips (the project's own stages, one process, one thread, no Ray), and scores it on
 the held-out clips. Run again it continues; what is finished is not done again.
 
-    python benchmarks/virtual_humans_recognised.py MOCAP WORK          2,080 clips, 8 epochs
+    python benchmarks/virtual_humans_recognised.py MOCAP WORK          1,040 clips, 10 epochs
     python benchmarks/virtual_humans_recognised.py MOCAP WORK --clips 104 --epochs 1
 
 MOCAP is a folder of BVH files with a clips.csv. The last line is JSON.
@@ -31,7 +31,7 @@ from trainables.stages.run import run_stage  # noqa: E402
 from trainables.trial import trial_stages  # noqa: E402
 
 NAME = "virtual_humans"
-SECONDS, HELDOUT = 2.4, 390
+SECONDS, HELDOUT = 2.4, 260
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def main() -> None:
         "--heldout": HELDOUT,
         "--seconds": SECONDS,
         "--fps": 10,
-        "--size": "128x96",
+        "--size": "96x72",
         "--seed": arguments.seed,
         "--people": arguments.people,
         "--workers": arguments.workers,
@@ -116,8 +116,8 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("motions", type=Path, metavar="MOCAP")
     parser.add_argument("work", type=Path, metavar="WORK", help="a folder for clips and stages")
-    parser.add_argument("--clips", type=int, default=2080)
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--clips", type=int, default=1040)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--people", type=int, default=1, help="most in a clip (default: 1)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1, help="processes that render")

@@ -11,20 +11,23 @@ import cv2
 import numpy as np
 
 from trainables.data.clips import read_clip
-from trainables.data.virtual_humans.body import random_body
+from trainables.data.virtual_humans.body import Body, random_body
 from trainables.data.virtual_humans.camera import film, random_rig
-from trainables.data.virtual_humans.clothing import random_outfit
+from trainables.data.virtual_humans.clothing import Outfit, random_outfit
 from trainables.data.virtual_humans.drawing import draw
-from trainables.data.virtual_humans.figure import figure
+from trainables.data.virtual_humans.figure import Person, Points, figure
 from trainables.data.virtual_humans.light import random_light
 from trainables.data.virtual_humans.plan import ClipPlan
 from trainables.data.virtual_humans.retarget import on_body, play, turned
 from trainables.data.virtual_humans.settings import RenderSettings
+from trainables.data.virtual_humans.skeleton import Motion
 from trainables.data.virtual_humans.surface import joined
 from trainables.data.virtual_humans.surroundings import random_surroundings
 from trainables.data.virtual_humans.takes import Take, motion_of
 
 PERSON, RIG, CLIP = 1, 2, 3  # what a random stream is of, beside the seed
+
+CLOSE = 75  # pixels a metre: those who are farther are drawn of fewer faces
 
 
 class Footage(NamedTuple):
@@ -45,7 +48,8 @@ def draw_clip(
     rng = np.random.default_rng([settings.seed, CLIP, plan.index])
     rig = random_rig(np.random.default_rng([settings.seed, RIG, plan.rig]))
     size = (settings.width, settings.height)
-    surfaces, seen = [], []
+    cast: list[tuple[Points, Body, Outfit, np.random.Generator]] = []
+    seen: list[np.ndarray] = []
     spacing, turn = rng.uniform(0.95, 1.4), rng.normal(0, 0.3)
     for place, (take, person) in enumerate(zip(plan.takes, plan.cast, strict=True)):
         own = np.random.default_rng([settings.seed, PERSON, person])
@@ -56,7 +60,7 @@ def draw_clip(
         angle = turn + rng.normal(0, 0.25)
         frames = turned(points.pop("head frame").transpose(0, 2, 1), angle).transpose(0, 2, 1)
         points = {part: turned(value, angle) + spot for part, value in points.items()}
-        surfaces.append(figure({**points, "head frame": frames}, body, outfit, own))
+        cast.append(({**points, "head frame": frames}, body, outfit, own))
         crown = points["head"] + 0.12 * body.height * frames[:, :, 1]
         seen += [*points.values(), crown]
     people = np.stack(seen, axis=1)
@@ -66,13 +70,16 @@ def draw_clip(
         around = replace(around, footage=_behind(footage[plan.footage], settings, rng.random()))
     grain = _grain(rng, size)
     middle = people.mean(axis=(0, 1))
+    tall = camera.focal / np.linalg.norm(middle - camera.places, axis=-1).min()  # pixels a metre
+    detail = 1.0 if tall > CLOSE else 0.6
+    surfaces = [figure(Person(who, body, outfit, detail), own) for who, body, outfit, own in cast]
     frames_drawn = draw(joined(surfaces), around, camera, random_light(rng), middle)
     for number, frame in enumerate(frames_drawn):
         moved = np.roll(grain, (37 * number, 61 * number), axis=(0, 1))
         yield cv2.add(frame, moved, dtype=cv2.CV_8U)
 
 
-def _played(take: Take, settings: RenderSettings, rng: np.random.Generator):  # type: ignore[no-untyped-def]
+def _played(take: Take, settings: RenderSettings, rng: np.random.Generator) -> Motion:
     """The motion at the clip's frames, begun somewhere, a little slower or faster."""
     motion = motion_of(take.path)
     times = np.arange(settings.frames) / settings.frames_per_second

@@ -5,13 +5,24 @@ Half-widths are in body heights, by eye from anatomy drawings; girth and clothes
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
+
 import numpy as np
 
 from trainables.data.virtual_humans.body import ANKLE, BALL, Body
 from trainables.data.virtual_humans.clothing import Outfit
 from trainables.data.virtual_humans.head import head_surfaces
 from trainables.data.virtual_humans.skeleton import SIDES, SPINE_POINTS, frame_of
-from trainables.data.virtual_humans.surface import Ring, Surface, from_rings, joined, tube, unit
+from trainables.data.virtual_humans.surface import (
+    Ring,
+    Surface,
+    from_rings,
+    joined,
+    sides_at,
+    tube,
+    unit,
+)
 
 Points = dict[str, np.ndarray]
 TRUNK = (  # along the spine, half-width, half-depth
@@ -38,35 +49,46 @@ SHOE = (  # from the ankle along the sole, half-width, half-height
 )
 
 
-def figure(points: Points, body: Body, outfit: Outfit, rng: np.random.Generator) -> Surface:
-    """The person of `points` (on_body's). `rng` draws the folds of the cloth."""
-    chest = f"spine {SPINE_POINTS - 1}"
-    hips = frame_of(points["left hip"] - points["right hip"], points["spine 1"] - points["spine 0"])
-    trunk = frame_of(
-        points["left shoulder"] - points["right shoulder"], points[chest] - points["spine 2"]
-    )
-    cloth = [_trunk(points, body, outfit, hips, trunk)]
-    bare = [_neck(points, body, outfit, trunk), *head_surfaces(points, body, outfit)]
+@dataclass(frozen=True)
+class Person:
+    points: Points  # on_body's
+    body: Body
+    outfit: Outfit
+    detail: float  # 1, or less for those who are far: fewer faces go around body and limbs
+
+    @cached_property
+    def hips(self) -> np.ndarray:
+        """[T, 3, 3]: left, up and forward of the pelvis."""
+        left = self.points["left hip"] - self.points["right hip"]
+        return frame_of(left, self.points["spine 1"] - self.points["spine 0"])
+
+    @cached_property
+    def trunk(self) -> np.ndarray:
+        """[T, 3, 3]: the same of the chest."""
+        left = self.points["left shoulder"] - self.points["right shoulder"]
+        return frame_of(left, self.points[f"spine {SPINE_POINTS - 1}"] - self.points["spine 2"])
+
+
+def figure(person: Person, rng: np.random.Generator) -> Surface:
+    """The person's surface. `rng` draws the folds of the cloth."""
+    cloth = [_trunk(person)]
+    bare = [_neck(person), *head_surfaces(person.points, person.body, person.outfit, person.detail)]
     for side in SIDES:
-        cloth.append(_arm(points, body, outfit, side, trunk))
-        cloth.append(_leg(points, body, outfit, side, hips))
-        bare.extend(_hand(points, body, outfit, side, trunk))
-        bare.append(_shoe(points, body, outfit, side, hips))
-    if outfit.legs == "skirt":
-        cloth.append(_skirt(points, body, outfit, hips))
+        cloth += [_arm(person, side), _leg(person, side)]
+        bare += [*_hand(person, side), _shoe(person, side)]
+    if person.outfit.legs == "skirt":
+        cloth.append(_skirt(person))
     clothes = joined(cloth)
     folds = rng.uniform(0.9, 1.08, (len(clothes.colours), 1)).astype(np.float32)
     return joined([Surface(clothes.corners, clothes.normals, clothes.colours * folds), *bare])
 
 
-def _trunk(
-    points: Points, body: Body, outfit: Outfit, hips: np.ndarray, trunk: np.ndarray
-) -> Surface:
+def _trunk(person: Person) -> Surface:
+    points, body, outfit = person.points, person.body, person.outfit
     line = [points[f"spine {number}"] for number in range(SPINE_POINTS)]
     rings, size = [], body.height * (0.6 + 0.4 * body.girth)
-    belt = BELT - (
-        0.25 if outfit.jacket or outfit.loose > 0.007 else 0.0
-    )  # a loose top hangs lower
+    hangs_over = outfit.jacket or outfit.loose > 0.007
+    belt = BELT - (0.25 if hangs_over else 0.0)
     for at, wide, deep in TRUNK:
         belly = body.belly if 0.2 < at < 1.8 else 1.0
         width = body.hips if at < 0.8 else body.shoulders if at > 1.5 else 1.0
@@ -74,17 +96,12 @@ def _trunk(
         if at > 3:
             off *= 0.4
         colour = outfit.top if at >= belt - 1e-9 else outfit.bottom
-        rings.append(
-            Ring(
-                at,
-                size * wide * width * (0.5 + 0.5 * belly) + off,
-                size * deep * belly + off,
-                colour,
-            )
-        )
+        wide, deep = wide * width * (0.5 + 0.5 * belly), deep * belly
+        rings.append(Ring(at, size * wide + off, size * deep + off, colour))
     part = np.clip([[ring.at / 3] for ring in rings], 0, 1)[None]
-    aside = (part - 1) * hips[:, None, :, 0] - part * trunk[:, None, :, 0]  # right: y is forward
-    sides = 20
+    left = [(1 - part) * person.hips[:, None, :, 0], part * person.trunk[:, None, :, 0]]
+    aside = -(left[0] + left[1])  # right, so that y is forward
+    sides = sides_at(person.detail, 20)
     surface = tube(line, rings, aside, sides)
     ahead = np.sin(2 * np.pi * np.arange(sides) / sides)  # of each face: 1 in front, -1 behind
     for number, ring in enumerate(rings[:-1]):
@@ -107,10 +124,12 @@ def _in_trim(outfit: Outfit, ring: int, ahead: np.ndarray) -> np.ndarray:
     return np.zeros(len(ahead), bool)
 
 
-def _neck(points: Points, body: Body, outfit: Outfit, trunk: np.ndarray) -> Surface:
-    chest, width = points[f"spine {SPINE_POINTS - 1}"], 0.031 * body.height * body.girth**0.5
+def _neck(person: Person) -> Surface:
+    points, body, outfit = person.points, person.body, person.outfit
+    width = 0.031 * body.height * body.girth**0.5
     rings = [Ring(at, width, width, outfit.skin) for at in (0.0, 0.5, 1.25)]
-    return tube([chest, points["head"]], rings, trunk[:, :, 0], 12)
+    line = [points[f"spine {SPINE_POINTS - 1}"], points["head"]]
+    return tube(line, rings, person.trunk[:, :, 0], sides_at(person.detail, 12))
 
 
 def _limb_rings(
@@ -136,16 +155,18 @@ def _limb_rings(
     return rings
 
 
-def _arm(points: Points, body: Body, outfit: Outfit, side: str, trunk: np.ndarray) -> Surface:
+def _arm(person: Person, side: str) -> Surface:
+    points, body, outfit = person.points, person.body, person.outfit
     size = body.height * (0.5 + 0.5 * body.girth)
-    rings = _limb_rings(
-        ARM, size, outfit.skin, outfit.top, outfit.sleeve_end, outfit.loose * body.height
-    )
+    off = outfit.loose * body.height
+    rings = _limb_rings(ARM, size, outfit.skin, outfit.top, outfit.sleeve_end, off)
     line = [points[f"{side} {part}"] for part in ("shoulder", "elbow", "wrist")]
-    return tube(line, rings, trunk[:, :, 2] + 0.3 * trunk[:, :, 1], 12)
+    aside = person.trunk[:, :, 2] + 0.3 * person.trunk[:, :, 1]
+    return tube(line, rings, aside, sides_at(person.detail, 12))
 
 
-def _leg(points: Points, body: Body, outfit: Outfit, side: str, hips: np.ndarray) -> Surface:
+def _leg(person: Person, side: str) -> Surface:
+    points, body, outfit = person.points, person.body, person.outfit
     size = body.height * (0.45 + 0.55 * body.girth)
     off = body.height * {"trousers": 0.004, "wide trousers": 0.013, "shorts": 0.010}.get(
         outfit.legs, 0
@@ -156,11 +177,13 @@ def _leg(points: Points, body: Body, outfit: Outfit, side: str, hips: np.ndarray
         table = tuple(ring for ring in LEG if ring[0] > outfit.leg_end - 0.3)
     rings = _limb_rings(table, size, outfit.skin, outfit.bottom, end, off)
     line = [points[f"{side} {part}"] for part in ("hip", "knee", "ankle")]
-    return tube(line, rings, hips[:, :, 0] + 0.2 * hips[:, :, 2], 14)
+    aside = person.hips[:, :, 0] + 0.2 * person.hips[:, :, 2]
+    return tube(line, rings, aside, sides_at(person.detail, 16))
 
 
-def _skirt(points: Points, body: Body, outfit: Outfit, hips: np.ndarray) -> Surface:
+def _skirt(person: Person) -> Surface:
     """A cone from the waist that holds both legs."""
+    points, body, outfit = person.points, person.body, person.outfit
     height, rings, centres = body.height, [], []
     left = [points[f"left {part}"] for part in ("hip", "knee", "ankle")]
     right = [points[f"right {part}"] for part in ("hip", "knee", "ankle")]
@@ -171,36 +194,38 @@ def _skirt(points: Points, body: Body, outfit: Outfit, hips: np.ndarray) -> Surf
         apart = np.linalg.norm(ends[0] - ends[1], axis=-1) / 2
         girth = height * (0.050 * body.girth + 0.012 * max(at, 0))
         rings.append((apart + girth, np.full_like(apart, girth * 1.4)))
-    x = np.repeat(hips[:, None, :, 0], len(rings), axis=1)
-    y = np.repeat(hips[:, None, :, 2], len(rings), axis=1)
+    x = np.repeat(person.hips[:, None, :, 0], len(rings), axis=1)
+    y = np.repeat(person.hips[:, None, :, 2], len(rings), axis=1)
     wide = np.stack([wide for wide, _ in rings], axis=1)[..., None]
     deep = np.stack([deep for _, deep in rings], axis=1)[..., None]
     ones = [Ring(0.0, 1.0, 1.0, outfit.bottom) for _ in rings]
-    return from_rings(np.stack(centres, axis=1), x * wide, y * deep, ones, 18)
+    return from_rings(
+        np.stack(centres, axis=1), x * wide, y * deep, ones, sides_at(person.detail, 20)
+    )
 
 
-def _hand(
-    points: Points, body: Body, outfit: Outfit, side: str, trunk: np.ndarray
-) -> list[Surface]:
+def _hand(person: Person, side: str) -> list[Surface]:
+    points, body, outfit = person.points, person.body, person.outfit
     colour = outfit.trim if outfit.gloves else outfit.skin
     wrist, tip = points[f"{side} wrist"], points[f"{side} fingers"]
     fore = unit(wrist - points[f"{side} elbow"])
-    inward = -trunk[:, :, 0] if side == "left" else trunk[:, :, 0]
-    ahead = np.cross(fore, trunk[:, :, 0])  # of a hanging arm, whose thumb is in front
-    thumb = ahead + 0.35 * inward + 0.2 * trunk[:, :, 2]
+    inward = -person.trunk[:, :, 0] if side == "left" else person.trunk[:, :, 0]
+    ahead = np.cross(fore, person.trunk[:, :, 0])  # of a hanging arm, whose thumb is in front
+    thumb = ahead + 0.35 * inward + 0.2 * person.trunk[:, :, 2]
     size = body.height
     rings = [Ring(at, size * wide, size * deep, colour) for at, wide, deep in HAND]
-    palm = tube([wrist, tip], rings, thumb, 10)
+    palm = tube([wrist, tip], rings, thumb, sides_at(person.detail, 12))
     root = wrist + 0.2 * (tip - wrist)
     end = root + 0.3 * (tip - wrist) + 0.045 * size * unit(thumb)
     small = [
         Ring(at, size * wide, size * wide, colour)
         for at, wide in ((0.0, 0.009), (0.6, 0.0085), (1.0, 0.004))
     ]
-    return [palm, tube([root, end], small, trunk[:, :, 2], 8)]
+    return [palm, tube([root, end], small, person.trunk[:, :, 2], 8)]
 
 
-def _shoe(points: Points, body: Body, outfit: Outfit, side: str, hips: np.ndarray) -> Surface:
+def _shoe(person: Person, side: str) -> Surface:
+    points, body, outfit = person.points, person.body, person.outfit
     ankle, size = points[f"{side} ankle"], body.height
     down = unit(points[f"{side} toes"] - ankle)
     shin = unit(ankle - points[f"{side} knee"])
@@ -215,4 +240,4 @@ def _shoe(points: Points, body: Body, outfit: Outfit, side: str, hips: np.ndarra
     aside = unit(np.cross(over, sole))
     x = np.repeat(aside[:, None], len(rings), axis=1)
     y = np.repeat(over[:, None], len(rings), axis=1)
-    return from_rings(centres, x, y, rings, 12)
+    return from_rings(centres, x, y, rings, sides_at(person.detail, 12))

@@ -11,7 +11,7 @@ import numpy as np
 
 from trainables.data.virtual_humans.body import Body
 from trainables.data.virtual_humans.clothing import Outfit
-from trainables.data.virtual_humans.surface import Ring, Surface, from_rings
+from trainables.data.virtual_humans.surface import Ring, Surface, from_rings, sides_at
 
 HEAD = (  # over where the skull sits, half-width, half-depth, shift forward
     *((-0.030, 0.010, 0.012, 0.034), (-0.022, 0.026, 0.026, 0.028), (-0.005, 0.035, 0.041, 0.016)),
@@ -28,16 +28,16 @@ BUN = (
     *((0.10, 0.018, 0.018, -0.058), (0.108, 0.003, 0.003, -0.058)),
 )
 MOUTH, NOSE, EYES, HAIRLINE = 1, 3, 5, 7  # rings of the head where they begin
-SIDES = 20  # faces around
-
 Rows = Sequence[tuple[float, float, float, float]]
 
 
-def head_surfaces(points: dict[str, np.ndarray], body: Body, outfit: Outfit) -> list[Surface]:
+def head_surfaces(
+    points: dict[str, np.ndarray], body: Body, outfit: Outfit, detail: float
+) -> list[Surface]:
     """Skull, hair and cap of the person of `points` (on_body's)."""
-    size = body.height * body.head
+    size, sides = body.height * body.head, sides_at(detail, 20)
 
-    def around(rows: Rows, colour: np.ndarray, sides: int = SIDES) -> Surface:
+    def around(rows: Rows, colour: np.ndarray) -> Surface:
         """Rings around the head's axis: (height, half-width, half-depth, shift forward)."""
         rings = [Ring(0.0, size * w, size * d, colour, size * ahead) for _, w, d, ahead in rows]
         frame = points["head frame"]
@@ -49,25 +49,25 @@ def head_surfaces(points: dict[str, np.ndarray], body: Body, outfit: Outfit) -> 
 
     style, hair, cap = outfit.hair_style, outfit.hair, outfit.trim
     skull = around(HEAD, outfit.skin)
-    _paint_face(skull, outfit)
-    _shape_nose(skull, points["head frame"], size)
+    _paint_face(skull, outfit, sides)
+    _shape_nose(skull, points["head frame"], size, sides)
     parts = [skull]
     if style in ("full", "bun", "long"):
         parts.append(around(_shell(0.030 if style == "bun" else -0.005, 1.12, 0.016), hair))
     if style == "cap":
         parts.append(around(_shell(0.062, 1.08, 0.0), cap))
-        parts.append(around([(0.060, 0.033, 0.034, 0.050), (0.068, 0.031, 0.030, 0.050)], cap, 14))
+        parts.append(around([(0.060, 0.033, 0.034, 0.050), (0.068, 0.031, 0.030, 0.050)], cap))
     if style == "long":
-        parts.append(around(LOCKS, hair, 14))
+        parts.append(around(LOCKS, hair))
     if style == "bun":
-        parts.append(around(BUN, hair, 10))
+        parts.append(around(BUN, hair))
     return parts
 
 
-def _paint_face(skull: Surface, outfit: Outfit) -> None:
-    colours = skull.colours.reshape(len(HEAD) - 1, SIDES, 3)
-    ahead = np.sin(2 * np.pi * np.arange(SIDES) / SIDES)  # of each face: 1 in front
-    front = SIDES // 4
+def _paint_face(skull: Surface, outfit: Outfit, sides: int) -> None:
+    colours = skull.colours.reshape(len(HEAD) - 1, sides, 3)
+    ahead = np.sin(2 * np.pi * np.arange(sides) / sides)  # of each face: 1 in front
+    front = sides // 4
     colours[MOUTH, front - 1 : front + 2] *= (0.82, 0.62, 0.62)
     colours[EYES, [front - 1, front + 1]] = (38, 30, 28)
     colours[EYES + 1, [front - 2, front - 1, front + 1, front + 2]] *= 0.72  # brows
@@ -77,11 +77,11 @@ def _paint_face(skull: Surface, outfit: Outfit) -> None:
         colours[HAIRLINE:] = outfit.hair
 
 
-def _shape_nose(skull: Surface, frame: np.ndarray, size: float) -> None:
-    faces = skull.corners.reshape(len(frame), len(HEAD) - 1, SIDES, 4, 3)
+def _shape_nose(skull: Surface, frame: np.ndarray, size: float, sides: int) -> None:
+    faces = skull.corners.reshape(len(frame), len(HEAD) - 1, sides, 4, 3)
     tip = (0.016 * size * frame[:, None, :, 2]).astype(np.float32)
-    faces[:, NOSE, SIDES // 4, 2:] += tip
-    faces[:, NOSE + 1, SIDES // 4, :2] += tip
+    faces[:, NOSE, sides // 4, 2:] += tip
+    faces[:, NOSE + 1, sides // 4, :2] += tip
 
 
 def _shell(lowest: float, larger: float, back: float) -> Rows:

@@ -63,7 +63,8 @@ def _plan(
     rng = np.random.default_rng([settings.seed, 0, index])
     people = int(rng.choice(3, p=(0.6, 0.25, 0.15))) + 1
     people = min(people, settings.most_people)
-    cast = rng.choice(_pool(settings.cast, split), people)
+    pool = _pool(settings.cast, split)
+    cast = rng.choice(pool, people, replace=people > len(pool))  # twins only where it must be
     has_footage = footage_clips > 0 and rng.random() < FOOTAGE_SHARE
     kinds: list[Kind] = ["plain", "room", "outdoors"]
     return ClipPlan(

@@ -75,6 +75,11 @@ def from_rings(
     return Surface(corners, normals, colours.astype(np.float32))
 
 
+def sides_at(detail: float, sides: int) -> int:
+    """How many faces go around what has `sides` of them at detail 1: a multiple of 4, 8 or more."""
+    return 4 * max(2, round(detail * sides / 4))
+
+
 def unit(vectors: np.ndarray) -> np.ndarray:
     length = np.sqrt(np.einsum("...i,...i->...", vectors, vectors))
     return np.asarray(vectors / np.maximum(length, 1e-9)[..., None])
