@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 STILL = 0.5  # pixels at 240 lines and less: a still camera's corners move no more
-MOST = 0.7  # of the corners: the others may be people
+MOST = 0.5  # of the corners: the others may be people, or too near to one
 LOOKS = 9  # frames that are looked at for that
 FLOW_SIDE = 480  # pixels; flow is estimated on frames of at most this short side
 LEAST_FEATURES = 12  # fewer tracked corners do not tell a homography from noise

@@ -38,9 +38,11 @@ def load_mask_rcnn(weights: Path) -> torch.nn.Module:
 
     apart: dict[str, str] = {}
     for name in NAMES:
-        model: torch.nn.Module = getattr(detection, name)(weights=None, weights_backbone=None)
-        apart[name] = _difference(state, model.state_dict())
+        with torch.device("meta"):  # names and shapes are enough to tell
+            wanted = getattr(detection, name)(weights=None, weights_backbone=None).state_dict()
+        apart[name] = _difference(state, wanted)
         if not apart[name]:
+            model: torch.nn.Module = getattr(detection, name)(weights=None, weights_backbone=None)
             model.load_state_dict(state)
             _check_operators()
             return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
