@@ -173,7 +173,8 @@ def _stage_name(identity: str, stage: Mapping[str, Any], datasets: Sequence[str]
     elif kind == "average":
         what = " ".join(str(value) for value in settings.values())
     else:
-        what = " ".join([", ".join(datasets), settings.get("split", "")]).strip()
+        shown = settings.get("split", settings.get("view", "")).replace("_", " ")
+        what = " ".join([", ".join(datasets), shown]).strip()
     return f"{kind} {what} · {identity[:6]}" if what else stage_title(kind, identity)
 
 

@@ -20,7 +20,7 @@ def trials_view(datasets: Sequence[str], varied: Sequence[str]) -> dict[str, Any
 def stages_view() -> dict[str, Any]:
     """MLflow's table of the stages, newest first; features, the most of them, say little."""
     scores = ("accuracy", "top5", "mean_class_accuracy", "knn_accuracy")
-    metrics = ("loss", *scores, "cost/device_seconds", "cost/clips")
+    metrics = ("loss", *scores, "bias", "cost/device_seconds", "cost/clips")
     columns = [*(f"metrics.`{key}`" for key in metrics), "tags.`state`"]
     shown = 'tags.kind = "stage" AND tags.stage_kind != "features"'
     return _view(shown, "attributes.`Created`", columns)

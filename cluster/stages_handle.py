@@ -17,7 +17,7 @@ from cluster.resources import (
     trials_to_feed,
     what_is_short,
 )
-from cluster.stage_runs import said_by
+from cluster.stage_runs import StageFailed, said_by
 from cluster.stages import Stages
 from cluster.vital_signs import HangLimits
 from trainables.config import Execution
@@ -130,6 +130,18 @@ class StagesHandle:
             ray.get([self.want(stage, NO_TRIAL) for stage in stages])
         except OSError as error:
             raise OSError(f"the storage: {said_by(error)}") from error
+
+    def want_each(self, stages: Iterable[Stage]) -> list[StageFailed]:
+        """Returns when all have ended, and why some failed. Raises OSError as `want`."""
+        failed = []
+        for wanted in [self.want(stage, NO_TRIAL) for stage in stages]:
+            try:
+                ray.get(wanted)
+            except StageFailed as error:
+                failed.append(error)
+            except OSError as error:
+                raise OSError(f"the storage: {said_by(error)}") from error
+        return failed
 
     def drop(self, trial: int) -> None:
         self._actor.drop.remote(trial)

@@ -33,11 +33,13 @@ from sweeps.searching.search import Search
 from sweeps.searching.warm_start import WarmStart, warm_start
 from sweeps.storage_use import StorageUse, storage_use
 from sweeps.sweep import MAY_CHANGE, Sweep
+from trainables.bias import IN_WORDS, Measured, bias_measures
 from trainables.data.catalog import Dataset, catalog_names, load_catalog
 from trainables.data.demo_world.render import render_world, write_catalog
 from trainables.data.demo_world.settings import WorldSettings
 from trainables.data.files import check_files
 from trainables.settings import load_yaml
+from trainables.stage import Stage
 from trainables.stage_store import StageStore
 
 
@@ -55,11 +57,23 @@ class Prepared:
     plan: Plan
     warm_start: WarmStart
     use: StorageUse
+    bias: list[Measured]  # of each dataset, in both views
     notes: list[str]  # on the trials: why each baseline that does not run does not, ...
+
+    def bias_stages(self) -> list[Stage]:
+        return [each.stage for each in self.bias if each.stage is not None]
 
     def forecast(self) -> Forecast:
         """What the sweep comes to, with the trials that are not known yet."""
-        return forecast(self.sweep, self.space, self.search, self.plan, self.data, self.costs)
+        return forecast(
+            self.sweep,
+            self.space,
+            self.search,
+            self.plan,
+            self.data,
+            self.costs,
+            self.bias_stages(),
+        )
 
 
 def prepare(sweep: Sweep, console: Console, *, dry_run: bool) -> Prepared:
@@ -99,7 +113,10 @@ def prepare(sweep: Sweep, console: Console, *, dry_run: bool) -> Prepared:
         search.spending.check([*edges(space)] or [each.values for each in given])
     known = search.known()
     costs = StageCosts(data, store, settings.execution)
-    plan = make_plan(known, search.trials - len(known), data, costs, reported(search))
+    bias = bias_measures(settings.bias, data)
+    stages = [each.stage for each in bias if each.stage is not None]
+    to_suggest = search.trials - len(known)
+    plan = make_plan(known, to_suggest, data, costs, reported(search), stages)
     plan.budget = search.spending.in_words()
     return Prepared(
         sweep=sweep,
@@ -112,8 +129,10 @@ def prepare(sweep: Sweep, console: Console, *, dry_run: bool) -> Prepared:
         plan=plan,
         warm_start=begun,
         use=storage_use(store, settings.execution.storage.budget_gb),
+        bias=bias,
         notes=[
             *notes,
+            *_not_measured(bias),
             *begun.notes,
             *search.proposals.lines(data),
             *_on_early_stopping(sweep, data),
@@ -164,6 +183,14 @@ def _resolved(sweep: Sweep) -> dict[str, Any]:
         **sweep.settings.model_dump(mode="json"),
         "space": sweep.space_file and load_yaml(sweep.space_file),
     }
+
+
+def _not_measured(bias: list[Measured]) -> list[str]:
+    return [
+        f"The scene bias of {each.dataset}, {IN_WORDS[each.view]}, is left out: {each.reason}."
+        for each in bias
+        if each.reason
+    ]
 
 
 def _on_early_stopping(sweep: Sweep, data: Mapping[str, Dataset]) -> list[str]:

@@ -21,6 +21,8 @@ from sweeps.planning.storage_room import left_out
 from sweeps.planning.trunk_states import give_up_states
 from sweeps.prepare import Prepared, prepare
 from sweeps.records import write_json, write_sweep
+from sweeps.reporting.bias_report import terminal_lines
+from sweeps.reporting.bias_summary import bias_metrics
 from sweeps.reporting.curves import curve_stages
 from sweeps.reporting.live_report import LiveReport
 from sweeps.reporting.report import write_report, write_weights
@@ -68,6 +70,8 @@ def run_sweep(
             if said := give_up_states(prepared.search, prepared.data, prepared.store):
                 console.print(said)
     print_leaderboard(summary, console)
+    for line in terminal_lines(summary):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     budget = sweep.settings.execution.storage.budget_gb
     for line in use_lines(storage_use(prepared.store, budget)):
         console.print(line, highlight=False)
@@ -107,7 +111,8 @@ def _run_what_is_not_done(prepared: Prepared, watch: Watch, terminal: Terminal) 
 
     def missing_after_search() -> list[Stage]:
         curve, report = curve_stages(search, prepared.data), report_stages(search, prepared.data)
-        return [*missing([*curve, *report]), *(merges.unscored() if merges else [])]
+        wanted = [*curve, *report, *prepared.bias_stages()]
+        return [*missing(wanted), *(merges.unscored() if merges else [])]
 
     if not search.unfinished() and (soup := search.add_soup()):  # asked for afterwards
         terminal.say(soup)
@@ -174,6 +179,11 @@ def _run_what_is_not_done(prepared: Prepared, watch: Watch, terminal: Terminal) 
                     run()
             if full := left_out(search.storage()):
                 terminal.say(full)
+            if bias := missing(prepared.bias_stages()):
+                terminal.say("the search is over: measuring the scene bias of the datasets")
+                heartbeat.expect(bias)
+                for failure in stages.want_each(bias):
+                    terminal.say(f"[red]a scene bias could not be measured:[/red] {failure}")
             if curve := missing(curve_stages(search, prepared.data)):
                 terminal.say("the search is over: scoring every coefficient of its averages")
                 heartbeat.expect(curve)
@@ -216,7 +226,9 @@ def _write_answer(prepared: Prepared, tracker: Tracker) -> dict[str, Any]:
 
 def _write_report(prepared: Prepared) -> tuple[dict[str, Any], list[Path]]:
     """The summary as things stand, and the files of the report on it, on this disk."""
-    summary = make_summary(prepared.sweep, prepared.search, prepared.data, prepared.store)
+    summary = make_summary(
+        prepared.sweep, prepared.search, prepared.data, prepared.store, prepared.bias
+    )
     with tempfile.TemporaryDirectory() as made:
         files = write_report(summary, plan_lines(prepared.plan), Path(made))
         return summary, _put(prepared.sweep, files)
@@ -250,6 +262,7 @@ def _metrics(summary: Mapping[str, Any]) -> dict[str, float]:
     best = summary["recommended"]
     metrics = {f"trials/{state}": count for state, count in summary["counts"].items()}
     metrics |= {f"cost/{name}": value for name, value in summary["cost"].items()}
+    metrics |= bias_metrics(summary)
     if best is not None:
         metrics["best/score"] = best["score"]
         if best["report"]:

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from sweeps.place import on_disk, storage_url
 from sweeps.search_settings import SearchSettings
+from trainables.bias import BiasSettings
 from trainables.config import Execution, TrialConfig
 from trainables.data.demo_world.settings import WorldSettings
 from trainables.intermediate_probes import IntermediateProbes
@@ -107,6 +108,7 @@ class SweepSettings(Settings):
     datasets: DatasetSettings
     trial: TrialConfig
     search: SearchSettings
+    bias: BiasSettings | None  # scene bias of the downstream datasets and sources; null: none
     execution: ExecutionSettings
     tracking: TrackingSettings
 
@@ -153,6 +155,7 @@ MAY_CHANGE = (
     "search.warm_start",
     "search.law",
     "search.merge_proxy",
+    "bias",
 )
 
 

@@ -196,6 +196,7 @@ def toy_sweep_data(**overrides: Any) -> dict[str, Any]:
             "law": None,
             "merge_proxy": None,
         },
+        "bias": None,
         "execution": {
             "mae": CPU,
             "align": CPU,

@@ -28,6 +28,7 @@ CODE_VERSIONS = {
     "augmented_probe": 4,
     "finetune": 4,
     "evaluate": 4,
+    "bias": 1,
 }
 # Kinds that train -> the entry of the sweep's `execution` that says how they run.
 TRAINED = {

@@ -242,6 +242,8 @@ def flops_per_clip(kind: str, settings: Mapping[str, Any]) -> float | None:
             return flops.classification_flops(model, clip, frozen=False)
         case "features" | "evaluate" | "greedy_soup":
             return flops.features_flops(model, clip)
+        case "bias":
+            return flops.image_flops(model, clip)
     return None
 
 

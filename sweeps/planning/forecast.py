@@ -21,6 +21,7 @@ from sweeps.searching.search import Search
 from sweeps.sweep import Sweep
 from trainables.config import TrialConfig
 from trainables.data.catalog import Dataset
+from trainables.stage import Stage
 
 MOST_DRAWN = 100  # trials; what lies beyond is taken to cost what the later half of these does
 
@@ -54,11 +55,15 @@ def forecast(
     plan: Plan,
     data: Mapping[str, Dataset],
     costs: StageCosts,
+    of_no_trial: Sequence[Stage] = (),
 ) -> Forecast:
-    """`plan`: of the trials that `search` knows."""
+    """`plan`: of the trials that `search` knows, and of the stages `of_no_trial`."""
     known = search.known()
     drawn = draw(sweep, space, search, min(plan.to_suggest, MOST_DRAWN))
-    whole = make_plan({**known, **drawn}, 0, data, costs, reported(search)) if drawn else plan
+    whole = plan
+    if drawn:
+        everything = {**known, **drawn}
+        whole = make_plan(everything, 0, data, costs, reported(search), of_no_trial)
     there = {planned.stage.identity for planned in plan.stages}
     more = [each for each in whole.missing if each.stage.identity not in there]
     beyond = (plan.to_suggest - len(drawn)) / max(1, len(drawn) // 2) if drawn else 0.0

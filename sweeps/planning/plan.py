@@ -59,11 +59,13 @@ def make_plan(
     data: Mapping[str, Dataset],
     costs: StageCosts,
     reported: Collection[int] | None = None,
+    of_no_trial: Iterable[Stage] = (),
 ) -> Plan:
     """`trials`: number -> (name, settings) of every trial that is known before the search.
 
     `reported`: numbers of those that are scored in every way that they ask for, None: all. Of the
     others only what their score is made of runs.
+    `of_no_trial`: stages without inputs that the sweep asks for beside its trials (scene bias).
     """
     stages: dict[str, PlannedStage] = {}
     alone: dict[int, int] = {}
@@ -78,23 +80,14 @@ def make_plan(
         ends += [parts.weights, *(end for scored in results for end in scored.values())]
         for stage in parts.searched() if searched_only else parts.all():
             if stage.identity not in stages:
-                stages[stage.identity] = PlannedStage(
-                    stage=stage,
-                    what=describe(stage),
-                    cached=costs.finished(stage),
-                    needed=False,
-                    clips=costs.clips(stage),
-                    price=costs.price(stage),
-                    money=costs.money(stage, costs.price(stage)),
-                    workers=costs.devices(stage)[0],
-                    devices=costs.devices(stage)[1],
-                    repetition=repetition(stage, data),
-                    waits_for=[each.identity for each in stage.before()],
-                )
+                stages[stage.identity] = _planned(stage, data, costs)
             stages[stage.identity].trials.append(number)
             stages[stage.identity].scored |= stage.identity in for_score
             alone[number] += costs.clips_alone(stage)
             prices.append(costs.alone(stage))
+    for stage in of_no_trial:
+        stages[stage.identity] = _planned(stage, data, costs)
+        ends.append(stage)
     for stage in costs.missing(ends):
         stages[stage.identity].needed = True
     _follow_shorter(stages, costs)
@@ -112,6 +105,22 @@ def make_plan(
             in (trial.mae and trial.mae.clips_per_epoch, trial.align.clips_per_epoch)
         ],
         lengths=_lengths(trial for _, trial in trials.values()),
+    )
+
+
+def _planned(stage: Stage, data: Mapping[str, Dataset], costs: StageCosts) -> PlannedStage:
+    return PlannedStage(
+        stage=stage,
+        what=describe(stage),
+        cached=costs.finished(stage),
+        needed=False,
+        clips=costs.clips(stage),
+        price=costs.price(stage),
+        money=costs.money(stage, costs.price(stage)),
+        workers=costs.devices(stage)[0],
+        devices=costs.devices(stage)[1],
+        repetition=repetition(stage, data),
+        waits_for=[each.identity for each in stage.before()],
     )
 
 

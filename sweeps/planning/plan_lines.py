@@ -13,7 +13,7 @@ STATE_BYTES = 12  # of a trunk's state a parameter: float32 weights and AdamW's 
 def plan_lines(plan: Plan) -> list[str]:
     """The plan in sentences; they also open the parent run in MLflow."""
     cached = sum(planned.cached for planned in plan.stages)
-    uses = sum(len(planned.trials) for planned in plan.stages)
+    uses = sum(max(1, len(planned.trials)) for planned in plan.stages)
     if not plan.known_trials:
         return [f"All {plan.to_suggest} trials will be suggested by the sampler."]
     lines = [

@@ -52,9 +52,12 @@ def plan_tree(plan: Plan, forecast: Forecast) -> Tree:
             branch.add(_rest(ours[limit:], children))
 
     grow(tree, None)
-    scoring = [each for each in plan.stages if each.stage.kind not in (*SHOWN, "init", "import")]
+    others = (*SHOWN, "init", "import", "bias")
+    scoring = [each for each in plan.stages if each.stage.kind not in others]
     if scoring:
         tree.add(f"[bold]scoring[/bold] {_together(scoring)}")
+    if bias := [each for each in plan.stages if each.stage.kind == "bias"]:
+        tree.add(f"[bold]scene bias[/bold] {_together(bias)}")
     if plan.to_suggest:
         tree.add(_not_known(plan, forecast))
     return tree
@@ -125,7 +128,9 @@ def _together(stages: Sequence[PlannedStage]) -> str:
     trials = sorted({number for planned in stages for number in planned.trials})
     clips = sum(planned.clips for planned in stages)
     parts = [f"{len(stages)} stages", f"{clips:,} clips", _cost(stages), _state(stages)]
-    return " · ".join([*(part for part in parts if part), _trials(trials)])
+    if trials:
+        parts.append(_trials(trials))
+    return " · ".join(part for part in parts if part)
 
 
 def _cost(stages: Sequence[PlannedStage]) -> str:

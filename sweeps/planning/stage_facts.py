@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from trainables.bias import IN_WORDS, clips_for_bias
 from trainables.config import TrialConfig
 from trainables.data.catalog import Dataset
 from trainables.data.mixture import kept_clips, largest_remainder, parse_shares
@@ -34,6 +35,8 @@ def stage_clips(stage: Stage, data: Mapping[str, Dataset]) -> int:
         views = settings["views"]["clips"] * settings["views"]["crops"]
         weights = len(settings.get("coefficients", [0]))
         return len(data[settings["dataset"]].split(settings["split"])) * views * weights
+    if stage.kind == "bias":
+        return len(clips_for_bias(data[settings["dataset"]], settings["clips"]))
     return 0
 
 
@@ -100,6 +103,8 @@ def describe(stage: Stage) -> str:
         return ", ".join(str(value) for value in stage.settings.values())
     if stage.kind == "greedy_soup":
         return f"of {len(stage.inputs)}"
+    if stage.kind == "bias":
+        return f"{stage.settings['dataset']} {IN_WORDS[stage.settings['view']]}"
     if "dataset" in stage.settings:
         split = stage.settings.get("split", "train")
         return f"{stage.settings['dataset']} {split}"

@@ -9,6 +9,7 @@ from typing import Any
 
 from sweeps.planning.costs import duration
 from sweeps.planning.storage_room import left_out
+from sweeps.reporting.bias_report import bias_lines, plot_bias
 from sweeps.reporting.law_plots import plot_laws
 from sweeps.reporting.law_report import law_lines, merge_lines
 from sweeps.reporting.pareto import pareto_lines, plot_pareto
@@ -57,12 +58,12 @@ def write_report(summary: Mapping[str, Any], plan_lines: list[str], folder: Path
     """report.md and its plots, and both as one page, report.html. Returns the files."""
     plots = plot_scores(summary, folder)
     fronts, parallel = plot_pareto(summary, folder), plot_parallel(summary, folder)
-    laws = plot_laws(summary, folder)
-    markdown = "\n".join(_lines(summary, plan_lines, plots, fronts, parallel, laws)) + "\n"
+    laws, bias = plot_laws(summary, folder), plot_bias(summary, folder)
+    markdown = "\n".join(_lines(summary, plan_lines, plots, fronts, parallel, laws, bias)) + "\n"
     text, page = folder / "report.md", folder / "report.html"
     text.write_text(markdown)
     page.write_text(html_page(markdown, summary["sweep"], folder))
-    return [text, page, *plots, *fronts, *parallel, *laws]
+    return [text, page, *plots, *fronts, *parallel, *laws, *bias]
 
 
 def _lines(
@@ -72,6 +73,7 @@ def _lines(
     fronts: list[Path],
     parallel: list[Path],
     laws: list[Path],
+    bias: list[Path],
 ) -> list[str]:
     """The report from its answer down to how it came about."""
     trials, downstream = summary["trials"], summary["downstream"]
@@ -93,6 +95,8 @@ def _lines(
         *score_table(trials, downstream, "Selection split, top-1 in %"),
         *score_table(on_report, downstream, "Report split, read once after the search, top-1 in %"),
         *method_table(on_report or trials, downstream),
+        *bias_lines(summary),
+        *_figures(bias),
         *pareto_lines(summary),
         *_figures(fronts),
         *importance_table(summary),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sweeps.planning.stage_facts import describe
 from sweeps.records import GIVEN, TrialRecord
+from sweeps.reporting.bias_summary import bias_summary
 from sweeps.reporting.curves import curve_summary
 from sweeps.reporting.law_summary import law_summary, merge_summary
 from sweeps.reporting.pareto import pareto
@@ -15,6 +16,7 @@ from sweeps.searching.search import Search
 from sweeps.searching.trial_names import trial_name
 from sweeps.sweep import Sweep
 from sweeps.watching.usage import counted, read_usage
+from trainables.bias import Measured
 from trainables.config import TrialConfig
 from trainables.data.catalog import Dataset
 from trainables.stage import Stage
@@ -56,7 +58,11 @@ def report_stages(search: Search, data: Mapping[str, Dataset]) -> list[Stage]:
 
 
 def make_summary(
-    sweep: Sweep, search: Search, data: Mapping[str, Dataset], store: StageStore
+    sweep: Sweep,
+    search: Search,
+    data: Mapping[str, Dataset],
+    store: StageStore,
+    bias: Sequence[Measured] = (),
 ) -> dict[str, Any]:
     """`summary.json`: a function of what is on disk, so that it is the same when made again."""
     on_report = {record.number for record in reported(search)}
@@ -76,6 +82,7 @@ def make_summary(
         "curves": curve_summary(search, data, store),
         "law": law_summary(search.proposals, search.records),
         "merge_proxy": merge_summary(search.proposals, search.records),
+        "bias": bias_summary(bias, trials, sweep.settings.trial.downstream, data, store),
         "counts": {
             state: sum(record.state == state for record in search.records)
             for state in ("complete", "failed", "pruned")

@@ -47,6 +47,7 @@ class Watch:
         self._search = prepared.search
         self._data = prepared.data
         self._store = prepared.store
+        self._bias = prepared.bias_stages()
         self._costs = prepared.costs
         self._tracker = tracker
         self._terminal = terminal
@@ -81,6 +82,7 @@ class Watch:
             after = [
                 *curve_stages(self._search, self._data),
                 *report_stages(self._search, self._data),
+                *self._bias,
             ]
             for stage in self._show(part for end in after for part in end.chain()):
                 self._track_stage(stage.identity)
@@ -93,6 +95,7 @@ class Watch:
         for number, (_, trial) in self._search.known().items():
             if number not in self._roles:
                 self._show(trial_stages(trial, self._data).all())
+        self._show(self._bias)
         self._events = events
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._thread.start()
@@ -160,7 +163,8 @@ class Watch:
         self._price_told = time.monotonic()
         self._costs.refresh()
         known = self._search.known()
-        plan = make_plan(known, 0, self._data, self._costs, reported(self._search))
+        in_full = reported(self._search)
+        plan = make_plan(known, 0, self._data, self._costs, in_full, self._bias)
         if to_do := price(plan):
             self._terminal.say(f"[dim]{to_do}[/dim]")
 

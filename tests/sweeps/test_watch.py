@@ -47,13 +47,18 @@ class Life:
         self.tracker = Tracker(self.uri, "toy", None)
         self.events: list[dict[str, Any]] = []
         self.away, self.asked = False, 0
+        self.bias: list[Stage] = []  # stages of no trial
         self.screen = io.StringIO()
 
     def open(self) -> Watch:
         settings = self.sweep.identity()
         self.tracker.start(settings, "", {}, datasets=["low"], varied=[], must_answer=True)
         prepared: Any = SimpleNamespace(
-            search=self.search, data=toy_data(), store=self.store, costs=None
+            search=self.search,
+            data=toy_data(),
+            store=self.store,
+            costs=None,
+            bias_stages=lambda: self.bias,
         )
         terminal = Terminal(Console(file=self.screen, width=200), self.search.trials)
         self.watch = Watch(prepared, self.tracker, terminal)
@@ -240,3 +245,14 @@ def test_the_stages_of_a_suggested_trial_are_told_by_what_they_train_on(tmp_path
     life.close()
     told = [line for line in life.screen.getvalue().splitlines() if suggested.identity[:6] in line]
     assert told and all(describe(suggested) in line for line in told)
+
+
+def test_stages_of_no_trial_are_told_as_they_end_and_again_after_a_kill(tmp_path: Path) -> None:
+    life = Life(tmp_path)
+    settings = {"dataset": "low", "view": "frames"}
+    life.bias = [Stage(kind="bias", settings=settings, data={"low": "ab"})]
+    life.open()
+    life.train(life.bias[0], 0)
+    told = life.close()[f"stage {life.bias[0].identity}"]
+    assert told.info.run_name.startswith("bias low frames")
+    assert told.data.tags["state"] == "complete"

@@ -48,6 +48,7 @@ class Dataset:
     content_hash: str  # of all that a result depends on; not the name and not the root
     licence: str | None = None  # as the catalog gives it, for who gets the weights
     leak_rate: float | None = None  # of removed humans: share of frames where some are still found
+    masks: Path | None = None  # of the people in its clips; see data/single_frames.py
     notes: tuple[str, ...] = ()  # what the user should know of it
 
     def split(self, name: str) -> tuple[Clip, ...]:
@@ -67,6 +68,7 @@ class DatasetSettings(Settings):
     version: str | None = None
     licence: str | None = None
     leak_rate: float | None = None  # as measured by data.human_removal
+    masks: str | None = None
 
 
 Entry = DatasetSettings | SuiteSettings | SubsetSettings
@@ -111,6 +113,8 @@ def written_out(path: Path, name: str) -> DatasetSettings | SuiteSettings:
         return str(_expand(name, file, folder))
 
     found: dict[str, Any] = {"root": absolute(entry.root)}
+    if entry.masks is not None:
+        found["masks"] = absolute(entry.masks)
     if isinstance(entry, DatasetSettings):
         if isinstance(entry.clips, str):
             found["clips"] = absolute(entry.clips)
@@ -181,6 +185,7 @@ def _from_suite(name: str, entry: SuiteSettings, folder: Path) -> Dataset:
         "frame_rate": FRAME_RATE,
         "version": entry.version,
         "licence": entry.licence,
+        "masks": entry.masks,
     }
     # Cut by the suite's name: whatever an entry is called, its selection split is the same.
     plain = parse(DatasetSettings, written_out, name)
@@ -244,6 +249,7 @@ def _dataset(
         content_hash=_hash(clips, classes, entry.humans, entry.frame_rate, entry.version),
         licence=entry.licence,
         leak_rate=entry.leak_rate,
+        masks=None if entry.masks is None else _expand(name, entry.masks, folder),
     )
 
 

@@ -13,10 +13,14 @@ SHOWN = 5  # examples in a message
 
 
 def check_files(dataset: Dataset) -> None:
-    """Raises ValueError when the root or a clip does not exist, or a folder has no frame rate."""
+    """Raises ValueError when root, masks or a clip do not exist, or a folder has no frame rate."""
     if not dataset.root.is_dir():
         raise ValueError(
             f"dataset {dataset.name!r}: root {dataset.root} is not a folder; correct `root`"
+        )
+    if dataset.masks is not None and not dataset.masks.is_dir():
+        raise ValueError(
+            f"dataset {dataset.name!r}: masks {dataset.masks} is not a folder; correct `masks`"
         )
     with ThreadPoolExecutor(16) as pool:  # network file systems answer slowly, but in parallel
         modes = list(pool.map(lambda clip: _mode(dataset.root / clip.path), dataset.clips))

@@ -98,9 +98,7 @@ def cut_by_group(
     Raises:
         ValueError: fewer groups than splits.
     """
-    content: dict[str, Counter[int]] = defaultdict(Counter)
-    for group, label in zip(groups, labels, strict=True):
-        content[group][label] += 1
+    content = _content(groups, labels)
     if len(content) < len(fractions):
         raise ValueError(
             f"dataset {name!r} is too small for its split: {len(groups)} clips in {len(content)} "
@@ -111,6 +109,39 @@ def cut_by_group(
     _cover_classes(content, split_of)
     _fill_empty(content, split_of, fractions)
     return [split_of[group] for group in groups]
+
+
+def folds_by_group(
+    groups: Sequence[str], labels: Sequence[int], count: int, name: str
+) -> list[int]:
+    """The fold, 0 to `count` - 1, of each clip: whole groups, each class spread over the folds.
+
+    Raises:
+        ValueError: fewer groups than folds.
+    """
+    content = _content(groups, labels)
+    if len(content) < count:
+        raise ValueError(
+            f"dataset {name!r}: {len(labels)} clips in {len(content)} groups cannot fill {count} "
+            "folds; add groups, give a `group` that is finer, or ask for fewer folds"
+        )
+    fractions = {str(fold): 1 / count for fold in range(count)}
+    fold_of = _deal(content, Counter(labels), fractions, name)
+    sizes = Counter(fold_of.values())
+    for fold in fractions:
+        if not sizes[fold]:  # the smallest group of the fold with the most
+            most = max(sizes, key=lambda each: (sizes[each], each))
+            there = [group for group in content if fold_of[group] == most]
+            fold_of[min(there, key=lambda group: (content[group].total(), group))] = fold
+            sizes = Counter(fold_of.values())
+    return [int(fold_of[group]) for group in groups]
+
+
+def _content(groups: Sequence[str], labels: Sequence[int]) -> dict[str, Counter[int]]:
+    content: dict[str, Counter[int]] = defaultdict(Counter)
+    for group, label in zip(groups, labels, strict=True):
+        content[group][label] += 1
+    return content
 
 
 def _deal(

@@ -31,6 +31,7 @@ class SuiteSettings(Settings):
     root: str
     version: str | None = None
     licence: str | None = None
+    masks: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,15 @@ from typing import Any
 
 from trainables.models.sizes import DECODER_MLP_RATIO, SIZES, TUBELET_FRAMES, Size
 
+# Of image models that see single frames, by what they do to a frame of 224 x 224 pixels; our
+# descriptors have no matrix product, and cost about what so many operations a pixel do.
+PER_PIXEL = {
+    "descriptors": 500.0,
+    "resnet18": 3.6e9 / 224**2,
+    "resnet50": 8.2e9 / 224**2,
+    "vit_small_patch16_224": 9.2e9 / 224**2,
+    "vit_base_patch16_224": 35.1e9 / 224**2,
+}
 Described = Mapping[str, Any]  # settings of a stage, as its description holds them
 
 
@@ -21,6 +30,13 @@ def features_flops(model: Described, clip: Described) -> float | None:
         return None
     size, tokens = SIZES[model["name"]], _tokens(model, clip)
     return _embedding(model, size, tokens) + size.depth * _block(size.width, size.mlp_ratio, tokens)
+
+
+def image_flops(model: Described, clip: Described) -> float | None:
+    """Of the frames of a clip that an image model, or our descriptors, see one by one."""
+    pixels = clip["frames"] * clip["resolution"] ** 2
+    known = PER_PIXEL.get(model["name"])
+    return None if known is None else known * pixels
 
 
 def classification_flops(model: Described, clip: Described, *, frozen: bool) -> float | None:

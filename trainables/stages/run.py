@@ -18,6 +18,7 @@ from trainables.stage_run import Outcome, StageRun
 from trainables.stage_store import StageStore
 from trainables.stages.align import run_align
 from trainables.stages.average import run_average
+from trainables.stages.bias import run_bias
 from trainables.stages.evaluate import run_evaluate
 from trainables.stages.features import run_features
 from trainables.stages.finetune import run_finetune
@@ -43,6 +44,7 @@ KINDS: dict[str, Callable[[StageRun], Outcome]] = {
     "augmented_probe": run_finetune,
     "finetune": run_finetune,
     "evaluate": run_evaluate,
+    "bias": run_bias,
 }
 
 

@@ -31,6 +31,11 @@ LOOKS = {"synthetic": RENDERED, "scenes": FILMED_EMPTY, "low_bias": FILMED, "hig
 
 def draw_clip(plan: ClipPlan, settings: WorldSettings) -> np.ndarray:
     """uint8 [T, H, W, 3], a pure function of its arguments."""
+    return draw_clip_and_mask(plan, settings)[0]
+
+
+def draw_clip_and_mask(plan: ClipPlan, settings: WorldSettings) -> tuple[np.ndarray, np.ndarray]:
+    """The clip, and bool [T, H, W]: where its person is."""
     look = LOOKS[plan.dataset]
     key = [settings.seed, list(HUMANS).index(plan.dataset)]
     group_rng = np.random.default_rng([*key, 1, plan.group])
@@ -46,11 +51,13 @@ def draw_clip(plan: ClipPlan, settings: WorldSettings) -> np.ndarray:
         )
         palette = scenes.random_palette(rng, look.contrast)
         frames = scenes.draw_scene(families[plan.scene], palette, shift, size, rng)
+    empty = frames.copy()
     if plan.dataset != "scenes":
         _add_person(frames, plan, look, shift, group_rng, rng)
+    mask = (frames != empty).any(axis=-1)
     lit = frames * rng.uniform(0.75, 1.15, 3).astype(np.float32)
     lit += look.noise * rng.standard_normal(frames.shape, dtype=np.float32)
-    return np.clip(lit, 0, 255).astype(np.uint8)
+    return np.clip(lit, 0, 255).astype(np.uint8), mask
 
 
 def _add_person(

@@ -11,14 +11,17 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import cv2
+import numpy as np
 import yaml
 
-from trainables.data.demo_world.draw import LOOKS, draw_clip
+from trainables.data.demo_world.draw import LOOKS, draw_clip_and_mask
 from trainables.data.demo_world.plan import HUMANS, ClipPlan, classes, plan_dataset
 from trainables.data.demo_world.settings import WorldSettings, world_hash
 from trainables.data.whole_files import encode_mp4
 
 CHUNK = 64  # clips a task
+MASKS, MASK_CRF = "masks", 10  # of the people, for the measure of scene bias; nothing trains on it
+WITH_PEOPLE = [dataset for dataset, humans in HUMANS.items() if humans != "removed"]
 
 
 def render_world(
@@ -52,6 +55,8 @@ def write_catalog(settings: WorldSettings, folder: Path) -> Path:
     for dataset, clips in plans.items():
         for split in dict.fromkeys(clip.split for clip in clips):
             (folder / dataset / split).mkdir(parents=True)
+            if dataset in WITH_PEOPLE:
+                (folder / MASKS / dataset / split).mkdir(parents=True)
         names = classes(dataset)
         with (folder / f"{dataset}.csv").open("w", newline="") as file:
             rows = csv.writer(file)
@@ -66,6 +71,7 @@ def write_catalog(settings: WorldSettings, folder: Path) -> Path:
             "humans": HUMANS[dataset],
             "classes": list(names),
             "version": world_hash(settings),
+            **({"masks": f"{MASKS}/{dataset}"} if dataset in WITH_PEOPLE else {}),
         }
     path = folder / "catalog.yaml"
     path.write_text(yaml.safe_dump({"datasets": catalog}, sort_keys=False))
@@ -97,7 +103,10 @@ def _write_clips(
 def _render_chunk(folder: Path, chunk: list[ClipPlan], settings: WorldSettings) -> int:
     cv2.setNumThreads(1)
     for clip in chunk:
-        frames = draw_clip(clip, settings)
-        path = folder / clip.dataset / clip.path
-        path.write_bytes(encode_mp4(frames, settings.frames_per_second, LOOKS[clip.dataset].crf))
+        frames, mask = draw_clip_and_mask(clip, settings)
+        path, rate = Path(clip.dataset, clip.path), settings.frames_per_second
+        (folder / path).write_bytes(encode_mp4(frames, rate, LOOKS[clip.dataset].crf))
+        if clip.dataset in WITH_PEOPLE:
+            white = np.where(mask[..., None], np.uint8(255), np.uint8(0)).repeat(3, axis=-1)
+            (folder / MASKS / path).write_bytes(encode_mp4(white, rate, MASK_CRF))
     return len(chunk)
