@@ -59,7 +59,7 @@ class RunningAverages:
             torch._foreach_lerp_(average, weights, 1 - self._kept[name](step))
 
     def after_epoch(self, epoch: int) -> None:
-        """Write what is kept of `epoch`, which counts from 1; a checkpoint must follow."""
+        """Write what is kept of `epoch`, which counts from 1, before a checkpoint of its end."""
         if epoch >= self._first_epoch:
             self._write(f"epoch_{epoch}", self._trunk.state_dict())
         for name in self._averages:

@@ -44,7 +44,7 @@ class StageRun:
     store: StageStore
     datasets: Mapping[str, Dataset]
     execution: Execution
-    should_stop: Callable[[], bool]  # asked at checkpoints
+    should_stop: Callable[[], bool]  # asked at checkpoints and at the end of epochs
     beat: Callable[[], bool]  # after each step or batch: a sign of life; True: leave this place
     device: torch.device
     gpu: GpuMeter

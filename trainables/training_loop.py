@@ -92,8 +92,9 @@ def train(
         progress.step = step + 1
         epoch, inside = divmod(progress.step, data.steps_per_epoch)
         looked_at = probes is not None and probes.due(progress.step)
-        saved = inside == 0 or progress.step % run.execution.checkpoint_every_steps == 0
-        if looked_at or saved or leave:
+        due = progress.step % run.execution.checkpoint_every_steps == 0
+        paused = inside == 0 or due
+        if looked_at or paused or leave:
             leave = steps.wait() or leave
         if averages is not None:
             averages.after_step(progress.step)
@@ -108,7 +109,7 @@ def train(
             with eagerly(run.execution):
                 progress.point, progress.sums = {**means, **evaluate()}, {}
             if averages is not None:
-                averages.after_epoch(epoch)  # before the checkpoint that follows
+                averages.after_epoch(epoch)  # before a checkpoint
             busy = [part for part in gathered(run.gpu.since_last()) if part is not None]
             if rank() == 0:
                 times = {
@@ -121,12 +122,14 @@ def train(
                 point = {"epoch": epoch, **progress.point, "lr": lr, **times}
                 run.store.add_progress(run.stage.identity, point)
             clock = _Clock(progress.step)
-        if saved or leave:
+        if paused or leave:
             state.gather_replaced()
             data.check_replaced(progress.replaced)
-            state.save(run)
-            ended = progress.step == data.steps
-            if not ended and (leave or from_first(rank() == 0 and run.should_stop())):
+            ended = progress.step == data.steps  # it is published then, and needs no checkpoint
+            stops = not ended and (leave or from_first(rank() == 0 and run.should_stop()))
+            if stops or (due and not ended):
+                state.save(run)
+            if stops:
                 raise StageStopped(f"{run.stage.kind} {run.stage.identity}, step {progress.step}")
     state.gather_replaced()  # of a trunk that ends inside an epoch
     return state

@@ -125,7 +125,7 @@ def test_5_the_head_and_all_nodes_are_lost_and_a_new_cluster_goes_on_with_the_st
 def test_10_a_warning_that_a_node_will_be_taken_away_costs_no_step_and_no_attempt(
     cluster: RayNodes, tmp_path: Path
 ) -> None:
-    # No checkpoint but at the end of the one epoch, and no second attempt.
+    # No checkpoint but that of the warning, and no second attempt.
     long = {
         "trial__mae__epochs": 1,
         "trial__mae__clips_per_epoch": 1600,  # 400 steps

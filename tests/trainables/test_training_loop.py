@@ -17,6 +17,7 @@ from tests.toy import MIXUP, toy_trial
 from tests.trainables.toy_videos import run_chain, weights_of
 from tests.trainables.train_toy import toy_chain
 from trainables import training_loop
+from trainables.checkpoint import save_checkpoint
 from trainables.data.batch import Batch
 from trainables.data.catalog import Dataset
 from trainables.device import Arrivals
@@ -26,6 +27,7 @@ from trainables.stage import Stage
 from trainables.stage_run import NonFiniteLoss, StageStopped
 from trainables.stage_store import StageStore
 from trainables.stages.classification import Classification
+from trainables.storage.folder import Folder
 from trainables.trial import trial_stages
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -110,6 +112,36 @@ def test_a_run_told_to_leave_does_so_after_that_step_and_goes_on_with_the_next(
     run_chain(stage, left, datasets, beat=third_is_the_last, checkpoint_every_steps=100)
     assert len(beats) == 4  # steps of both attempts: none was taken twice
     assert_same(weights_of(stage, left), weights_of(stage, whole))
+
+
+def test_checkpoints_come_as_often_as_is_asked_and_not_at_the_end_of_an_epoch_or_a_run(
+    datasets: dict[str, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = align_stage(datasets)  # two epochs of two steps
+    whole, crashed = StageStore(tmp_path / "whole"), StageStore(tmp_path / "crashed")
+    saved: list[int] = []
+
+    def noted(folder: Folder, state: dict[str, Any]) -> None:
+        saved.append(state["progress"]["step"])
+        save_checkpoint(folder, state)
+
+    monkeypatch.setattr("trainables.training_state.save_checkpoint", noted)
+    run_chain(stage, whole, datasets, checkpoint_every_steps=4)
+    assert saved == []
+
+    def dies_in_step_4() -> bool:
+        if saved:
+            raise KeyboardInterrupt
+        return False
+
+    with pytest.raises(KeyboardInterrupt):
+        run_chain(stage, crashed, datasets, beat=dies_in_step_4, checkpoint_every_steps=3)
+    run_chain(stage, crashed, datasets, checkpoint_every_steps=3)
+    assert saved == [3]
+    assert_same(weights_of(stage, crashed), weights_of(stage, whole))
+    for name in ("loss", "train_accuracy"):
+        curves = [[p[name] for p in s.progress(stage.identity)] for s in (crashed, whole)]
+        assert curves[0] == curves[1] and len(curves[0]) == 2
 
 
 def test_every_stage_that_looks_at_clips_says_that_it_lives(
