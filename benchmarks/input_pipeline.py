@@ -94,7 +94,7 @@ def mixture(data: Dataset, clips: int, views: int) -> Mixture:
 
 
 def ours(data: Dataset, stream: Mixture, reader: VideoReader) -> int:
-    """Our loader, in this process. Returns how many views it gave."""
+    """Our loader in this process, to normalised pixels. Returns how many views it gave."""
     batches = training_batches(
         {"clips": data},
         stream,
@@ -111,7 +111,7 @@ def ours(data: Dataset, stream: Mixture, reader: VideoReader) -> int:
         resample={},
         pin_memory=False,
     )
-    return sum(len(batch) for batch in batches)
+    return sum(len(batch.video) for batch in batches)
 
 
 def theirs(data: Dataset, stream: Mixture, decode: Decode) -> int:
