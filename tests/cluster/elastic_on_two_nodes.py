@@ -35,7 +35,9 @@ if __name__ == "__main__":
     ray.init(cluster.address, runtime_env={"env_vars": WORKER_ENVIRONMENT}, log_to_driver=False)
     try:
         store, elastic = StageStore(folder), toy_execution(workers=(1, 2))
-        stages = StagesHandle(store, datasets, Executions(align=elastic, attempts=1))
+        stages = StagesHandle(
+            store, datasets, Executions(align=elastic, attempts=1, driver_resource=None)
+        )
         first, second = (alignment(seed, datasets) for seed in (0, 1))
         asked = stages.want(first, 1)
         until(lambda: len(store.progress(first.identity)) >= 3, seconds=180)
