@@ -78,6 +78,12 @@ def test_a_selection_split_is_cut_from_the_training_clips_by_group(tmp_path: Pat
     assert not sides["train"] & sides["selection"]
 
 
+def test_a_leak_rate_is_told_and_changes_no_identity(tmp_path: Path) -> None:
+    told, untold = load(tmp_path, leak_rate=0.031), load(tmp_path)
+    assert told.leak_rate == 0.031 and untold.leak_rate is None
+    assert told.content_hash == untold.content_hash
+
+
 def test_the_hash_follows_the_content_and_not_the_place(tmp_path: Path) -> None:
     first = load(tmp_path)
     assert load(tmp_path, root="elsewhere").content_hash == first.content_hash

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from cluster.run_contents import of_stage
 from tests.toy import toy_execution, toy_trial
 from tests.trainables.toy_videos import run_chain, weights_of
 from trainables.config import FinetuneSettings
@@ -123,6 +124,7 @@ def test_coefficients_that_are_scored_together_cost_one_pass_and_score_the_same(
 def test_the_record_tells_what_the_weights_were_trained_on(
     datasets: dict[str, Dataset], store: StageStore
 ) -> None:
+    datasets = {**datasets, "scenes": replace(datasets["scenes"], leak_rate=0.02)}
     stages = run_trial(store, datasets, mae__mixture__shares={"scenes": 1}, finetune=FINETUNE)
 
     def trained_on(kind: str) -> dict[str, str]:
@@ -135,6 +137,12 @@ def test_the_record_tells_what_the_weights_were_trained_on(
     assert trained_on("align") == {"scenes": "removed", "synthetic": "virtual"}
     assert trained_on("probe") == trained_on("features") == trained_on("align")
     assert trained_on("finetune") == {**trained_on("align"), "low": "real"}
+    probe = store.record(stages["probe"][0].identity)
+    assert probe is not None and probe.trained_on["scenes"]["leak_rate"] == "0.02"
+    assert "leak_rate" not in probe.trained_on["synthetic"]
+    told = of_stage(asdict(probe), ["low"]).tags
+    assert told["trained_on.scenes"].endswith("(humans: removed, leak rate 0.02)")
+    assert told["trained_on.synthetic"].endswith("(humans: virtual)")
 
 
 def test_the_record_holds_the_mixture_that_was_asked_for_and_that_came(

@@ -90,6 +90,8 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
     settings = _settings(arguments)
     _keep_settings(into, settings, arguments)
     waiting = [job for job in jobs if read_outcome(into, job.path) is None]
+    if len(waiting) < len(jobs):
+        console.print(f"{len(jobs) - len(waiting):,} of {len(jobs):,} clips were there")
     made = Counter[str]()
     chunks = in_processes(
         partial(remove_people, settings=settings), waiting, arguments.workers, died, chunk=1
@@ -120,6 +122,12 @@ def _tell(
     write_catalog(into, name, settings, outcomes, arguments.frame_rate)
     write_report(into, settings, outcomes)
     total = totals(outcomes)
+    if settings.detector == "hog":
+        console.print(
+            "[yellow]note:[/yellow] OpenCV's detector knows whole, upright people only: look at "
+            "the sheets, and take the leak rate for a lower bound (--weights has a better one)",
+            soft_wrap=True,
+        )
     for state, meaning in MEANING.items():
         if count := total.clips.get(state):
             console.print(f"{count:,} {state}: {meaning}")

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 STILL = 0.5  # pixels at 240 lines and less: a still camera's corners move no more
-MOST = 0.5  # of the corners: the others may be people, or too near to one
+MOST = 0.5  # of the corners: the others may be on people, or behind them
 LOOKS = 9  # frames that are looked at for that
 FLOW_SIDE = 480  # pixels; flow is estimated on frames of at most this short side
 LEAST_FEATURES = 12  # fewer tracked corners do not tell a homography from noise
@@ -42,9 +42,15 @@ def _is_still(grey: list[np.ndarray], holes: np.ndarray) -> bool:
     """Whether most corners of a frame in the middle are where they were, in frames all over."""
     middle, limit = len(grey) // 2, STILL * max(min(grey[0].shape) / 240, 1)
     for t in np.unique(np.linspace(0, len(grey) - 1, LOOKS).round().astype(int)).tolist():
-        here, there = _tracked(grey[middle], grey[t], holes[middle], holes[t])
-        moved = np.abs(there - here).max(1)
-        if len(here) and np.quantile(moved, MOST) > limit:
+        outside = ~(holes[middle] | holes[t])
+        corners = _spread_corners(grey[middle], outside)
+        if len(corners) < LEAST_FEATURES:
+            continue  # a plain scene: wherever it is seen from, it is the same
+        light = np.median(grey[middle][outside].astype(np.float32) - grey[t][outside])
+        as_bright = (grey[t] + light).clip(0, 255).astype(np.uint8)
+        there, found = _tracked(grey[middle], as_bright, corners, levels=0)
+        near = found & (np.abs(there - corners).max(1) <= limit)
+        if near.sum() < MOST * len(corners):
             return False
     return True
 
@@ -53,33 +59,36 @@ def _homography(
     before: np.ndarray, after: np.ndarray, hole_before: np.ndarray, hole_after: np.ndarray
 ) -> np.ndarray:
     """float64 [3, 3]; the identity where too few corners can be tracked."""
-    corners, there = _tracked(before, after, hole_before, hole_after)
-    if len(corners) < LEAST_FEATURES:
+    corners = _spread_corners(before, ~hole_before)
+    if not len(corners):
+        return np.eye(3)
+    there, found = _tracked(before, after, corners, levels=3)
+    height, width = after.shape
+    x, y = np.rint(there).astype(int).T
+    inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
+    found &= inside & ~hole_after[y.clip(0, height - 1), x.clip(0, width - 1)]
+    if found.sum() < LEAST_FEATURES:
         return np.eye(3)
     cv2.setRNGSeed(0)
-    matrix, kept = cv2.findHomography(corners, there, cv2.RANSAC, 1.5)
-    height, width = after.shape
+    matrix, kept = cv2.findHomography(corners[found], there[found], cv2.RANSAC, 1.5)
     if matrix is None or kept.sum() < LEAST_FEATURES or not _sane(matrix, width, height):
         return np.eye(3)
     return np.asarray(matrix)
 
 
 def _tracked(
-    before: np.ndarray, after: np.ndarray, hole_before: np.ndarray, hole_after: np.ndarray
+    before: np.ndarray, after: np.ndarray, corners: np.ndarray, levels: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """float32 [N, 2] each: corners outside the holes, and where they are found again and back."""
-    corners = _spread_corners(before, ~hole_before)
-    if not len(corners):
-        return corners, corners
-    there, found, _ = cv2.calcOpticalFlowPyrLK(before, after, corners, None, winSize=(21, 21))
-    again, back, _ = cv2.calcOpticalFlowPyrLK(after, before, there, None, winSize=(21, 21))
+    """Where corners [N, 2] are in `after`, float32 [N, 2], and whether they are found back, [N]."""
+    window = (21, 21)
+    there, found, _ = cv2.calcOpticalFlowPyrLK(
+        before, after, corners, None, winSize=window, maxLevel=levels
+    )
+    again, back, _ = cv2.calcOpticalFlowPyrLK(
+        after, before, there, None, winSize=window, maxLevel=levels
+    )
     sure = (found & back).ravel() == 1
-    sure &= np.abs(again - corners).max(1) < 0.5
-    x, y = np.rint(there).astype(int).T
-    height, width = after.shape
-    inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
-    sure &= inside & ~hole_after[y.clip(0, height - 1), x.clip(0, width - 1)]
-    return corners[sure], there[sure]
+    return there, sure & (np.abs(again - corners).max(1) < 0.5)
 
 
 def _spread_corners(grey: np.ndarray, allowed: np.ndarray) -> np.ndarray:

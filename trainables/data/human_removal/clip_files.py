@@ -21,7 +21,7 @@ from trainables.data.video_files import ClipUnreadable
 from trainables.data.whole_files import write_whole
 
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
-MOST_BYTES = 4 * 2**30  # of a clip's decoded frames, which are in memory at once
+MOST_BYTES = 2**30  # of a clip's decoded frames; with their flow they take ten times that
 
 
 def find_clips(root: Path) -> list[str]:
@@ -60,7 +60,9 @@ def read_whole(path: Path) -> tuple[np.ndarray, Fraction | None]:
             frames.append(image)
             if len(frames) * image.nbytes > MOST_BYTES:
                 raise ClipUnreadable(
-                    path, f"has more than {MOST_BYTES / 2**30:g} GiB of frames; cut it into clips"
+                    path,
+                    f"has more than {MOST_BYTES / 2**30:g} GiB of frames; cut it into clips, or "
+                    "make it smaller by trainables.data.prepare_dataset first",
                 )
     except av.FFmpegError as error:
         raise ClipUnreadable(path, error.strerror or type(error).__name__) from None

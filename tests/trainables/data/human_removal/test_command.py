@@ -186,8 +186,10 @@ def test_the_command_makes_a_dataset_that_a_sweep_can_read(
     assert (tmp_path / "out" / "sheets" / "walk" / "0.mp4.jpg").exists()
     # The same command again makes nothing anew; other settings need another folder.
     before = made(tmp_path / "out")
+    times = {file: file.stat().st_mtime_ns for file in (tmp_path / "out" / "clips").rglob("*")}
     main([*arguments, "--workers", "1", "--crf", "0", "--name", "empty_streets"])
     assert made(tmp_path / "out") == before
+    assert all(file.stat().st_mtime_ns == written for file, written in times.items())
     assert main([*arguments, "--crf", "16"]) == 2
     assert "crf 0, now 16" in capsys.readouterr().out
 

@@ -75,6 +75,17 @@ def test_before_a_still_camera_the_same_hole_is_filled_the_same_in_all_frames() 
     assert (filled.frames == filled.frames[0]).all()
 
 
+def test_before_a_still_camera_the_filling_is_as_bright_as_its_frame() -> None:
+    walk = still_walk(count=10)
+    light = np.linspace(-15, 15, 10)[:, None, None, None]
+    frames, truth = (
+        (each + light).clip(0, 255).astype(np.uint8) for each in (walk.frames, walk.truth)
+    )
+    holes = holes_around(walk.masks, 4)
+    filled = inpaint(frames, holes)
+    assert filled.still and psnr(filled.frames[holes], truth[holes]) > 40
+
+
 def test_a_camera_is_still_though_a_person_walks_and_moves_though_it_follows_one() -> None:
     for walk, still in ((still_walk(noise=3), True), (panning_walk(), False)):
         grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in walk.frames]
