@@ -59,13 +59,13 @@ def main() -> None:
             motion_of(take.path)
     rates, profile = [], cProfile.Profile()
     with tempfile.TemporaryDirectory() as folder:
-        render_clips(plans[:1], settings, [], Path(folder, "warm"))
+        render_clips(plans[:1], settings, [], Path(folder, "warm"), None)
         for number in range(arguments.rounds):
             part = plans[number * arguments.clips : (number + 1) * arguments.clips]
             if arguments.profile:
                 profile.enable()
             begun = time.process_time()
-            render_clips(part, settings, [], Path(folder, str(number)))
+            render_clips(part, settings, [], Path(folder, str(number)), None)
             rates.append(60 * len(part) / (time.process_time() - begun))
             profile.disable()
             print(f"round {number + 1}: {rates[-1]:.0f} clips a minute")

@@ -30,6 +30,7 @@ from trainables.data.virtual_humans.render import (
     claimed,
     died,
     in_parallel,
+    masks_folder,
     render_clips,
     write_lists,
 )
@@ -53,6 +54,7 @@ NOTES = """labels:
 what is written:
   OUT/NAME/train/000000.mp4, OUT/NAME/selection/...   the clips, H.264
   OUT/NAME.csv        the manifest: path,label,group,split
+  OUT/NAME.masks/...  with --masks: videos like the clips, 255 where people are (not their shadows)
   OUT/NAME.json       all settings, and a hash of the motions
   OUT/catalog.yaml    an entry NAME, humans: virtual; a sweep's `datasets: {catalog: ...}` takes it
 
@@ -105,7 +107,13 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
         def note() -> str:
             return f"{len(wrong):,} could not be drawn" if wrong else ""
 
-        work = partial(render_clips, settings=settings, footage=footage, root=out / name)
+        work = partial(
+            render_clips,
+            settings=settings,
+            footage=footage,
+            root=out / name,
+            masks=masks_folder(out, name) if arguments.masks else None,
+        )
         done = in_parallel(work, plans, arguments.workers, died)
         for chunk in with_progress(done, name, len(plans), note, console):
             made += sum(each.made for each in chunk)
@@ -115,7 +123,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
         if wrong:
             console.print(f"{len(wrong):,} clips could not be drawn; the same command tries again")
             return 1
-        catalog = write_lists(out, name, plans, settings, arguments.licence)
+        catalog = write_lists(out, name, plans, settings, arguments.licence, arguments.masks)
     console.print(f"{name}: {made:,} clips made, {len(plans) - made:,} were there")
     if sheet is not None:
         write_contact_sheet(sheet, out / name, plans, rows=min(12, len(plans)))
@@ -217,6 +225,7 @@ def _parser() -> argparse.ArgumentParser:
         help="human-free videos to stand behind the people of half the clips",
     )
     add("--licence", help="what the motions allow, for the catalog and who gets the weights")
+    add("--masks", action="store_true", help="also where the people are, in each frame")
     add("--seed", type=int, default=0, help="(default: 0)")
     add("--contact-sheet", type=Path, metavar="FILE", help="a picture of 12 clips, to look at")
     add(

@@ -14,7 +14,7 @@ from trainables.data.clips import read_clip
 from trainables.data.virtual_humans.body import Body, random_body
 from trainables.data.virtual_humans.camera import film, random_rig
 from trainables.data.virtual_humans.clothing import Outfit, random_outfit
-from trainables.data.virtual_humans.drawing import draw
+from trainables.data.virtual_humans.drawing import Drawn, draw
 from trainables.data.virtual_humans.figure import Person, Points, figure
 from trainables.data.virtual_humans.light import random_light
 from trainables.data.virtual_humans.plan import ClipPlan
@@ -38,9 +38,9 @@ class Footage(NamedTuple):
 
 
 def draw_clip(
-    plan: ClipPlan, settings: RenderSettings, footage: Sequence[Footage]
-) -> Iterator[np.ndarray]:
-    """Frames, uint8 [H, W, 3] RGB: a pure function of the plan, the settings and the files.
+    plan: ClipPlan, settings: RenderSettings, footage: Sequence[Footage], masks: bool
+) -> Iterator[Drawn]:
+    """Frames, and masks if asked: a pure function of the plan, the settings and the files.
 
     Raises:
         ClipUnreadable: footage that cannot be read.
@@ -73,10 +73,10 @@ def draw_clip(
     tall = camera.focal / np.linalg.norm(middle - camera.places, axis=-1).min()  # pixels a metre
     detail = 1.0 if tall > CLOSE else 0.6
     surfaces = [figure(Person(who, body, outfit, detail), own) for who, body, outfit, own in cast]
-    frames_drawn = draw(joined(surfaces), around, camera, random_light(rng), middle)
-    for number, frame in enumerate(frames_drawn):
+    drawn = draw(joined(surfaces), around, camera, random_light(rng), middle, masks)
+    for number, (frame, mask) in enumerate(drawn):
         moved = np.roll(grain, (37 * number, 61 * number), axis=(0, 1))
-        yield cv2.add(frame, moved, dtype=cv2.CV_8U)
+        yield Drawn(cv2.add(frame, moved, dtype=cv2.CV_8U), mask)
 
 
 def _played(take: Take, settings: RenderSettings, rng: np.random.Generator) -> Motion:

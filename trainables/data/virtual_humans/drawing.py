@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -16,10 +17,23 @@ FINER = 2  # people are drawn so many times finer and shrunk, which smooths thei
 SUBPIXEL = 4  # binary places of a corner's position, as cv2 takes them
 
 
+class Drawn(NamedTuple):
+    frame: np.ndarray  # uint8 [H, W, 3] RGB
+    mask: np.ndarray | None  # uint8 [H, W]: 255 where people are, as much as they are at edges
+
+
 def draw(
-    people: Surface, around: Surroundings, camera: Camera, light: Light, middle: np.ndarray
-) -> Iterator[np.ndarray]:
-    """Frames, uint8 [H, W, 3] RGB. `middle`: [3], where the people are, in metres."""
+    people: Surface,
+    around: Surroundings,
+    camera: Camera,
+    light: Light,
+    middle: np.ndarray,
+    masks: bool = False,
+) -> Iterator[Drawn]:
+    """The frames in turn, with the people's masks if asked. `middle`: [3], where they are, metres.
+
+    Shadows are no part of the masks.
+    """
     corners, order, colours = _projected(people, camera, light)
     shadows = shadow_masks(people, light, camera)
     size = (camera.width, camera.height)
@@ -34,11 +48,15 @@ def draw(
         tint = (1.0, 1.0, 1.0) if around.footage is not None else lit.tolist()
         weight = cv2.merge([dark * np.float32(channel) for channel in tint])
         frame = cv2.multiply(scene, weight, dtype=cv2.CV_8U)
-        _paint(frame, corners[t][order[t]], colours[t][order[t]].tolist())
-        yield frame
+        faces = corners[t][order[t]]
+        _paint(frame, faces, colours[t][order[t]].tolist())
+        mask = np.zeros(frame.shape[:2], np.uint8) if masks else None
+        if mask is not None:
+            _paint(mask, faces, [255] * len(faces))
+        yield Drawn(frame, mask)
 
 
-def _paint(frame: np.ndarray, faces: np.ndarray, colours: list[list[float]]) -> None:
+def _paint(frame: np.ndarray, faces: np.ndarray, colours: list[Any]) -> None:
     """Faces int32 [F, 4, 2] over `frame`, in their order: finely, in the part that they touch."""
     if not len(faces):
         return

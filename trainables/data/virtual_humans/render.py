@@ -20,6 +20,8 @@ from trainables.data.virtual_humans.plan import ClipPlan
 from trainables.data.virtual_humans.settings import RenderSettings, version
 from trainables.data.whole_files import add_to_catalog, encode_mp4, write_whole
 
+MASK_CRF = 10  # x264's quality: fine enough for a threshold at 128
+
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -31,23 +33,40 @@ class Rendered(NamedTuple):
 
 
 def render_clips(
-    plans: Sequence[ClipPlan], settings: RenderSettings, footage: Sequence[Footage], root: Path
+    plans: Sequence[ClipPlan],
+    settings: RenderSettings,
+    footage: Sequence[Footage],
+    root: Path,
+    masks: Path | None,
 ) -> list[Rendered]:
-    """Each clip drawn and written, unless it is there. Raises OSError: a disk that is full."""
+    """Each clip drawn into `root`, its mask into `masks`, unless they are there.
+
+    Raises:
+        OSError: a disk that is full.
+    """
     cv2.setNumThreads(1)  # there is a process for each core
-    return [_render(plan, settings, footage, root / plan.path) for plan in plans]
+    return [_render(plan, settings, footage, root, masks) for plan in plans]
 
 
 def _render(
-    plan: ClipPlan, settings: RenderSettings, footage: Sequence[Footage], target: Path
+    plan: ClipPlan,
+    settings: RenderSettings,
+    footage: Sequence[Footage],
+    root: Path,
+    masks: Path | None,
 ) -> Rendered:
-    if target.exists():
+    target, mask = root / plan.path, None if masks is None else masks / plan.path
+    if target.exists() and (mask is None or mask.exists()):
         return Rendered(plan.path, made=False)
     try:
-        frames = draw_clip(plan, settings, footage)
-        write_whole(target, encode_mp4(frames, settings.frames_per_second, settings.crf))
+        drawn = list(draw_clip(plan, settings, footage, masks=mask is not None))
     except ClipUnreadable as error:
         return Rendered(plan.path, made=False, error=f"its footage {error}")
+    rate = settings.frames_per_second
+    if mask is not None:
+        people = (cv2.merge([each.mask] * 3) for each in drawn)
+        write_whole(mask, encode_mp4(people, rate, MASK_CRF))
+    write_whole(target, encode_mp4((each.frame for each in drawn), rate, settings.crf))
     return Rendered(plan.path, made=True)
 
 
@@ -105,13 +124,23 @@ def claimed(out: Path, name: str, settings: RenderSettings, source: str) -> Iter
                 )
         else:
             write_whole(told, json.dumps(now, indent=2).encode())
-        for unfinished in (out / name).rglob(".*.tmp"):
-            unfinished.unlink()
+        for folder in (out / name, masks_folder(out, name)):
+            for unfinished in folder.rglob(".*.tmp"):
+                unfinished.unlink()
         yield
 
 
+def masks_folder(out: Path, name: str) -> Path:
+    return out / f"{name}.masks"
+
+
 def write_lists(
-    out: Path, name: str, plans: Sequence[ClipPlan], settings: RenderSettings, licence: str | None
+    out: Path,
+    name: str,
+    plans: Sequence[ClipPlan],
+    settings: RenderSettings,
+    licence: str | None,
+    masks: bool,
 ) -> Path:
     """The manifest and the catalog entry, written last: what they list is there. The catalog."""
     lines = io.StringIO()
@@ -128,5 +157,7 @@ def write_lists(
     }
     if licence:
         entry["licence"] = licence
+    if masks:
+        entry["masks"] = masks_folder(out, name).name
     add_to_catalog(out / "catalog.yaml", name, entry)
     return out / "catalog.yaml"
