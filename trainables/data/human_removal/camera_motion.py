@@ -44,6 +44,8 @@ def _is_still(grey: list[np.ndarray], holes: np.ndarray) -> bool:
     for t in np.unique(np.linspace(0, len(grey) - 1, LOOKS).round().astype(int)).tolist():
         outside = ~(holes[middle] | holes[t])
         corners = _spread_corners(grey[middle], outside)
+        if len(corners):  # those on plain ground are none that can be found again
+            corners = corners[_tracked(grey[middle], grey[middle], corners, levels=0)[1]]
         if len(corners) < LEAST_FEATURES:
             continue  # a plain scene: wherever it is seen from, it is the same
         light = np.median(grey[middle][outside].astype(np.float32) - grey[t][outside])

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from trainables.data.human_removal.person_detector import Box
+from trainables.data.human_removal.person_detector import BODY, Box
 from trainables.data.human_removal.tracks import tracks_of
 
-ON_HOLE = 0.2  # of a box's area: then what is found is what should have gone
+ON_HOLE = 0.5  # of the middle of a box: then what is found is what should have gone
 
 Found = Sequence[Sequence[Box]]  # for each frame
 
@@ -25,9 +25,10 @@ def hits(found: Found) -> int:
 
 
 def hits_in_holes(found: Found, holes: np.ndarray) -> int:
-    """Those on a hole of bool [T, H, W]; the others are whom the masks left out, or nobody."""
+    """Those whose middle is mostly hole, of bool [T, H, W]; the others are whom the masks left out,
+    or nobody."""
     count = 0
     for hole, boxes in zip(holes, found, strict=True):
-        parts = (hole[box.part(hole.shape)] for box in boxes)
+        parts = (hole[box.part(hole.shape, BODY)] for box in boxes)
         count += sum(bool(part.size and part.mean() > ON_HOLE) for part in parts)
     return count

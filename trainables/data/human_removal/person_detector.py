@@ -10,6 +10,7 @@ import numpy as np
 
 SHORT_SIDE = 480  # pixels that frames are scaled to: its people are at least 96 pixels tall
 THRESHOLD = 0.5  # distance from the SVM's plane
+BODY = 0.6  # of a box's width and height: HOG's boxes have a rim around the person
 SAME = 0.4  # boxes that overlap more are one person
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from trainables.data.human_removal.camera_motion import CameraMotion, camera_motion
-from trainables.data.human_removal.person_detector import Box
+from trainables.data.human_removal.person_detector import BODY, Box
 from trainables.data.human_removal.tracks import Track, tracks_of, without_gaps
 
 WINDOW = 12  # frames to each side from which a moving camera's background is made
@@ -20,7 +20,6 @@ STEP = 3  # of them, every third
 CONTRAST = 14.0  # grey values that a pixel must at least stand out by
 NOISE = 5.0  # times the frame's median deviation, likewise
 SMALLEST = 0.0005  # of the frame: smaller blobs are noise
-BODY = 0.6  # of a box's width and height: HOG's boxes have a rim around the person
 FILLED = 0.15  # of that part: a blob that covers less is not the person
 
 

@@ -55,7 +55,7 @@ def totals(outcomes: Sequence[Outcome]) -> Totals:
         return sum(known) / len(known) if known else None
 
     return Totals(
-        clips=Counter(each.state for each in outcomes),
+        clips=dict(Counter(each.state for each in outcomes)),
         frames=frames,
         leak_rate=sum(each.leak_rate * each.frames for each in kept) / max(frames, 1),
         hits=both(each.hits for each in kept),
