@@ -55,14 +55,16 @@ def test_outside_the_holes_every_bit_is_kept(kind: str) -> None:
 
 def test_what_no_frame_saw_is_filled_once_and_moves_with_the_camera() -> None:
     wide = texture(96, 260)
-    frames = np.stack([wide[:, 4 * t : 4 * t + 160] for t in range(10)])
+    rough = np.random.default_rng(3).normal(0, 6, (10, 96, 160, 3))  # so that frames differ
+    frames = np.stack([wide[:, 4 * t : 4 * t + 160] for t in range(10)]) + rough
+    frames = frames.clip(0, 255).astype(np.uint8)
     holes = np.zeros(frames.shape[:3], bool)
     for t in range(10):  # on the background, so that nothing of it is ever seen
         holes[t, 30:60, 90 - 4 * t : 120 - 4 * t] = True
     filled = inpaint(np.where(holes[..., None], 0, frames).astype(np.uint8), holes)
     assert filled.from_time < 0.5
     inside = [filled.frames[t, 34:56, 94 - 4 * t : 116 - 4 * t].astype(int) for t in range(10)]
-    assert all(np.abs(each - inside[0]).mean() < 2 for each in inside)
+    assert all(np.abs(each - inside[0]).mean() < 0.8 for each in inside)
     assert inside[0].min() > 60  # of the texture's colours, none of the black that was there
 
 
