@@ -131,14 +131,14 @@ class StagesHandle:
         except OSError as error:
             raise OSError(f"the storage: {said_by(error)}") from error
 
-    def want_each(self, stages: Iterable[Stage]) -> list[StageFailed]:
+    def want_each(self, stages: Iterable[Stage]) -> list[BaseException]:
         """Returns when all have ended, and why some failed. Raises OSError as `want`."""
-        failed = []
+        failed: list[BaseException] = []
         for wanted in [self.want(stage, NO_TRIAL) for stage in stages]:
             try:
                 ray.get(wanted)
             except StageFailed as error:
-                failed.append(error)
+                failed.append(said_by(error))
             except OSError as error:
                 raise OSError(f"the storage: {said_by(error)}") from error
         return failed

@@ -24,10 +24,10 @@ from trainables.data.single_frames import LEAST_WINDOW, SingleFrames, window_sid
 from trainables.data.splits import folds_by_group
 from trainables.data.video_files import ClipUnreadable
 from trainables.data.views import check_unreadable
+from trainables.logistic_regression import LogisticRegression, fit
 from trainables.metrics import in_top
 from trainables.models.image_features import image_features
 from trainables.stage_run import Outcome, StageRun
-from trainables.stages.probe import Features, best_fit
 
 BATCH = 64  # frames that go through the image model at once
 Found = TypeVar("Found")
@@ -169,31 +169,30 @@ def _square(frame: np.ndarray, resolution: int) -> np.ndarray:
 def _held_out(run: StageRun, features: Tensor, label: Tensor, groups: Sequence[str]) -> Tensor:
     """bool [N]: whether each clip is told by a model that saw no clip of its group.
 
-    One fold is scored, the next chooses the penalty, the others are fit to, in turn.
+    One fold is scored, the next chooses the penalty, the others are fit to, in turn. How often a
+    class is among these is taken out again: what is frequent there is rare where it is scored, so
+    that features which say nothing would come out below chance.
     """
-    settings, classes = run.stage.settings, int(label.max()) + 1
-    fold = torch.tensor(
-        folds_by_group(groups, label.tolist(), settings["folds"], settings["dataset"])
-    )
-    group = torch.from_numpy(np.unique(groups, return_inverse=True)[1])
+    settings, classes, frames = run.stage.settings, int(label.max()) + 1, features.shape[1]
+    folds = settings["folds"]
+    fold = torch.tensor(folds_by_group(groups, label.tolist(), folds, settings["dataset"]))
     correct = torch.zeros(len(label), dtype=torch.bool)
-    for scored in range(settings["folds"]):
-        chooses = (scored + 1) % settings["folds"]
+    for scored in range(folds):
+        chooses = (scored + 1) % folds
         fit_to = (fold != scored) & (fold != chooses)
-        frames = features.shape[1]
-        probe = best_fit(
-            # Each frame by itself.
-            Features(
-                features[fit_to].flatten(0, 1).unsqueeze(1),
-                label[fit_to].repeat_interleave(frames),
-                group[fit_to].repeat_interleave(frames),
-                0,
-            ),
-            Features(features[fold == chooses], label[fold == chooses], group[fold == chooses], 0),
+        frequency = label[fit_to].bincount(minlength=classes).clamp(min=1).double().log()
+        fits = fit(
+            features[fit_to].flatten(0, 1),  # each frame by itself
+            label[fit_to].repeat_interleave(frames).to(features.device),
             settings["l2_grid"],
             classes,
             run.beat,
         )
-        logits = probe.logits(features[fold == scored]).mean(dim=1).cpu()
-        correct[fold == scored] = in_top(logits, label[fold == scored], 1)
+
+        def told(probe: LogisticRegression, clips: Tensor, frequency: Tensor = frequency) -> Tensor:
+            logits = probe.logits(features[clips]).mean(dim=1).cpu() - frequency
+            return in_top(logits, label[clips], 1)
+
+        best = max(fits, key=lambda probe: told(probe, fold == chooses).double().mean().item())
+        correct[fold == scored] = told(best, fold == scored)
     return correct

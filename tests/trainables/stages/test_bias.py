@@ -6,6 +6,7 @@ import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import cv2
@@ -336,3 +337,20 @@ def test_the_largest_free_square_and_the_side_that_fits_are_those_of_a_closed_fo
     assert largest_free_square(mask) == 11
     assert largest_free_square(np.ones((4, 4), bool)) == 0
     assert window_side([index / 100 for index in range(101)]) == 0.05
+
+
+def test_features_that_say_nothing_come_out_at_chance_and_not_below() -> None:
+    # With a penalty that leaves but the classes' frequencies, which are the opposite of those
+    # of the fold that is scored.
+    run: Any = SimpleNamespace(
+        stage=SimpleNamespace(settings={"folds": 5, "dataset": "made", "l2_grid": [1e4]}),
+        beat=lambda: False,
+    )
+    accuracies = []
+    for seed in range(20):
+        draw = np.random.default_rng(seed)
+        features = torch.from_numpy(draw.normal(size=(120, 1, 4)).astype(np.float32))
+        label, groups = torch.arange(120) % CLASSES, [f"g{g}" for g in draw.integers(0, 15, 120)]
+        correct = bias_stage._held_out(run, features, label, groups)
+        accuracies.append(correct.double().mean().item())
+    assert np.mean(accuracies) == pytest.approx(1 / CLASSES, abs=0.02)
