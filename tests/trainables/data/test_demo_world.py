@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from trainables.data.catalog import load_catalog, require_splits
-from trainables.data.demo_world.draw import draw_clip
+from trainables.data.demo_world.draw import draw_clip, draw_clip_and_mask
 from trainables.data.demo_world.humans import DOWNSTREAM_ACTIONS, SOURCE_ACTIONS
 from trainables.data.demo_world.plan import HUMANS, SCENE_TIE, classes, plan_dataset
 from trainables.data.demo_world.render import render_world
@@ -204,3 +204,21 @@ def test_people_cover_part_of_the_frame_and_move() -> None:
             frames = draw_clip(clip, TOY).astype(int)
             changed = (np.abs(np.diff(frames, axis=0)).max(axis=(0, 3)) > 40).mean()
             assert 0.01 < changed < 0.9
+
+
+def test_masks_show_where_people_are_and_there_are_none_of_the_report_split(
+    catalog: Path,
+) -> None:
+    data = load_catalog(catalog)
+    assert data["scenes"].masks is None
+    low = data["low_bias"]
+    assert low.masks is not None
+    plans = {plan.path: plan for plan in plan_dataset("low_bias", TOY)}
+    for clip in low.clips[:3]:
+        read = decord.VideoReader(str(low.masks / clip.path))
+        white = np.stack([read[i].asnumpy() for i in range(len(read))])[..., 0] >= 128
+        drawn, mask = draw_clip_and_mask(plans[clip.path], TOY)
+        assert white.shape == drawn.shape[:3]
+        assert (white == mask).mean() > 0.98 and 0.02 < mask.mean() < 0.6
+    there = {clip.split for clip in low.clips if (low.masks / clip.path).exists()}
+    assert there == {"train", "selection"}

@@ -106,7 +106,7 @@ def _render_chunk(folder: Path, chunk: list[ClipPlan], settings: WorldSettings) 
         frames, mask = draw_clip_and_mask(clip, settings)
         path, rate = Path(clip.dataset, clip.path), settings.frames_per_second
         (folder / path).write_bytes(encode_mp4(frames, rate, LOOKS[clip.dataset].crf))
-        if clip.dataset in WITH_PEOPLE:
+        if clip.dataset in WITH_PEOPLE and clip.split != "report":  # which no bias is read off
             white = np.where(mask[..., None], np.uint8(255), np.uint8(0)).repeat(3, axis=-1)
             (folder / MASKS / path).write_bytes(encode_mp4(white, rate, MASK_CRF))
     return len(chunk)
