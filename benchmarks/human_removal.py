@@ -25,7 +25,7 @@ from trainables.data.human_removal.clip_files import read_whole
 from trainables.data.human_removal.holes import holes_around
 from trainables.data.human_removal.inpainting import inpaint
 from trainables.data.human_removal.mask_files import read_masks
-from trainables.data.human_removal.one_clip import Job, remove_people
+from trainables.data.human_removal.one_clip import Job, read_outcome, remove_people
 from trainables.data.human_removal.quality import flicker, psnr
 from trainables.data.human_removal.report import totals
 from trainables.data.human_removal.settings import RemovalSettings
@@ -60,13 +60,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as nowhere:
         into = arguments.into or Path(nowhere)
         rows = [measured(name, arguments.data, into) for name in names]
-        print(json.dumps(answer(names, arguments.data, into, rows)))
+        print(json.dumps(answer(names, into, rows)))
 
 
 def measured(name: str, data: Path, into: Path) -> dict[str, float]:
     """A clip's own figures; what `remove_people` tells of it is printed and kept in its record."""
     job = Job(name, data / name / "frames", into, data / name / "masks", None)
-    (outcome,) = remove_people([job], SETTINGS)
+    outcome = read_outcome(into, name) or remove_people([job], SETTINGS)[0]
     assert outcome.state == "removed", outcome.reason
     frames, _ = read_whole(job.source)
     holes = holes_around(read_masks(data / name / "masks", frames.shape), SETTINGS.dilation)
@@ -102,11 +102,9 @@ def rim_of(holes: np.ndarray) -> np.ndarray:
     return np.stack(wide) & ~holes
 
 
-def answer(
-    names: list[str], data: Path, into: Path, rows: list[dict[str, float]]
-) -> dict[str, object]:
-    jobs = [Job(name, data / name / "frames", into, data / name / "masks", None) for name in names]
-    total = asdict(totals(remove_people(jobs, SETTINGS)))  # from their records
+def answer(names: list[str], into: Path, rows: list[dict[str, float]]) -> dict[str, object]:
+    outcomes = [outcome for name in names if (outcome := read_outcome(into, name))]
+    total = asdict(totals(outcomes))
     before, after = total["hits_in_holes"]
     mean = {key: float(np.mean([row[key] for row in rows])) for key in rows[0] if key != "frames"}
     return {

@@ -91,9 +91,6 @@ def died(job: Job) -> Outcome:
 
 
 def _finished(job: Job, settings: RemovalSettings) -> Outcome:
-    known = read_outcome(job.into, job.path)
-    if known is not None:
-        return known
     try:
         outcome = _made(job, settings)
     except ClipUnreadable as error:
