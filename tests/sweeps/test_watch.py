@@ -247,12 +247,21 @@ def test_the_stages_of_a_suggested_trial_are_told_by_what_they_train_on(tmp_path
     assert told and all(describe(suggested) in line for line in told)
 
 
-def test_stages_of_no_trial_are_told_as_they_end_and_again_after_a_kill(tmp_path: Path) -> None:
+def test_a_stage_of_no_trial_is_told_as_it_ends_or_once_the_search_is_over(tmp_path: Path) -> None:
     life = Life(tmp_path)
-    settings = {"dataset": "low", "view": "frames"}
-    life.bias = [Stage(kind="bias", settings=settings, data={"low": "ab"})]
+    life.bias = [
+        Stage(kind="bias", settings={"dataset": "low", "view": view}, data={"low": "ab"})
+        for view in ("frames", "people_masked")
+    ]
     life.open()
-    life.train(life.bias[0], 0)
-    told = life.close()[f"stage {life.bias[0].identity}"]
-    assert told.info.run_name.startswith("bias low frames")
-    assert told.data.tags["state"] == "complete"
+    while life.search.unfinished():
+        life.run_trial()
+    told, untold = life.bias
+    life.train(told, 0)
+    life.store.publish(untold, write={}, metrics={}, cost={"device_seconds": 1.0, "clips": 8})
+    runs = life.close()
+    names = [runs[f"stage {stage.identity}"].info.run_name for stage in life.bias]
+    assert [name.partition(" ·")[0] for name in names] == [
+        "bias low frames",
+        "bias low people masked",
+    ]
