@@ -90,6 +90,11 @@ def by_clothes(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return made(tmp_path_factory.mktemp("by_clothes"), "clothes", people=True)
 
 
+@pytest.fixture(scope="module")
+def by_background(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return made(tmp_path_factory.mktemp("by_background"), "background", people=True)
+
+
 def stage_of(dataset: Dataset, view: str = "frames", **changes: Any) -> Stage:
     measured = bias_measures(settings(**changes), {"made": dataset})
     stage = next(each.stage for each in measured if each.view == view)
@@ -108,9 +113,9 @@ def measure(
 
 
 def test_a_background_that_decides_the_class_is_worth_all_bits(
-    tmp_path: Path, store: StageStore
+    by_background: Dataset, store: StageStore
 ) -> None:
-    found = measure(store, made(tmp_path, "background", people=False))
+    found = measure(store, by_background)
     assert found["most_bits"] == pytest.approx(math.log2(CLASSES))
     assert found["bias"] == pytest.approx(math.log2(CLASSES), abs=0.1)
     assert found["bias"] == pytest.approx(math.log2(found["accuracy"] * CLASSES))
@@ -133,10 +138,9 @@ def test_masked_people_no_longer_give_the_class_away_by_their_clothes(
 
 
 def test_masked_people_take_nothing_from_what_the_background_tells(
-    tmp_path: Path, store: StageStore
+    by_background: Dataset, store: StageStore
 ) -> None:
-    dataset = made(tmp_path, "background", people=True)
-    assert measure(store, dataset, "people_masked")["bias"] > 1.3
+    assert measure(store, by_background, "people_masked")["bias"] > 1.3
 
 
 def as_pictures(dataset: Dataset, folder: Path, value: int, count: int, size: int) -> Dataset:
