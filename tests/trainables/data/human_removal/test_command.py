@@ -35,8 +35,8 @@ ROOT = Path(__file__).parents[4]
 FRAMES = 5  # of the tests' clips: the detector takes a tenth of a second for each
 
 
-def short_walk(count: int = FRAMES) -> Walk:
-    return still_walk(count=count, width=100)
+def short_walk() -> Walk:
+    return still_walk(count=FRAMES, width=100)
 
 
 def job(folder: Path, path: str, masks: Path | None = None) -> Job:
@@ -118,7 +118,7 @@ def test_hats_blur_can_be_put_on_clips_without_people(tmp_path: Path) -> None:
 def test_who_is_found_in_the_result_is_removed_in_a_second_attempt_or_the_clip_dropped(
     tmp_path: Path,
 ) -> None:
-    walk = short_walk(count=12)
+    walk = still_walk(count=8)
     write_lossless(tmp_path / "walk.mp4", walk.frames)
     nothing = write_frames(tmp_path / "masks", np.zeros_like(walk.masks))
     dropped = done(job(tmp_path, "walk.mp4", nothing), redo=0, max_leak=0.0)
