@@ -4,7 +4,7 @@ Renders a dataset with held-out motions (by group), people and cameras, aligns t
 on its training clips (the project's own stages, one process, one thread, no Ray), and scores it on
 the held-out clips. Run again it continues; what is finished is not done again.
 
-    python benchmarks/virtual_humans_recognised.py MOCAP WORK          1,040 clips, 10 epochs
+    python benchmarks/virtual_humans_recognised.py MOCAP WORK          1,040 clips, 16 epochs
     python benchmarks/virtual_humans_recognised.py MOCAP WORK --clips 104 --epochs 1
 
 MOCAP is a folder of BVH files with a clips.csv. The last line is JSON.
@@ -117,7 +117,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("motions", type=Path, metavar="MOCAP")
     parser.add_argument("work", type=Path, metavar="WORK", help="a folder for clips and stages")
     parser.add_argument("--clips", type=int, default=1040)
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--people", type=int, default=1, help="most in a clip (default: 1)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1, help="processes that render")

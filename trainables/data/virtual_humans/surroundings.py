@@ -91,7 +91,7 @@ def draw_surroundings(
     to_wall = np.stack(
         [
             across * (sideways @ place * (ahead @ rays) + wall_at * (sideways @ rays)),
-            TILE * (ahead @ rays) - up * (place[1] * (ahead @ rays) + wall_at * rays[1]),
+            (TILE - 1) * (ahead @ rays) - up * (place[1] * (ahead @ rays) + wall_at * rays[1]),
             ahead @ rays,
         ]
     )
@@ -103,25 +103,28 @@ def draw_surroundings(
     end = int(rows[-1]) + 1 if len(rows) else 0  # of the wall
     scene = np.empty((height, width, 3), np.uint8)
     if begin < height:
-        ground = _seen(around.ground, to_ground, (begin, height), width, cv2.BORDER_WRAP)
+        ground = _seen(around.ground, to_ground, (begin, height), width)
         mean = np.full_like(ground, around.ground[::16, ::16].mean(axis=(0, 1)))
         part = clear[begin:]
         scene[begin:] = cv2.blendLinear(ground, mean, part, 1 - part)
     if end > 0:
-        wall = _seen(around.wall, to_wall, (0, end), width, cv2.BORDER_REFLECT)
+        wall = _seen(around.wall, to_wall, (0, end), width)
         np.copyto(scene[:end], wall, where=near[:end, :, None] < 1)
     return scene, near
 
 
-def _seen(
-    texture: np.ndarray, matrix: np.ndarray, rows: tuple[int, int], width: int, border: int
-) -> np.ndarray:
-    """Some rows of what is seen of a texture, by the map from pixels to it."""
+def _seen(texture: np.ndarray, matrix: np.ndarray, rows: tuple[int, int], width: int) -> np.ndarray:
+    """Some rows of what is seen of a texture, by the map from pixels to it. It wraps: the other
+    borders of OpenCV fold a far point back step by step, which takes for ever."""
     shift = np.array([[1.0, 0, 0], [0, 1, rows[0]], [0, 0, 1]])
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    size = (width, rows[1] - rows[0])
     return np.asarray(
-        cv2.warpPerspective(texture, matrix @ shift, size, flags=flags, borderMode=border)
+        cv2.warpPerspective(
+            texture,
+            matrix @ shift,
+            (width, rows[1] - rows[0]),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_WRAP,
+        )
     )
 
 
