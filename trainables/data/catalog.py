@@ -6,9 +6,11 @@ import hashlib
 import json
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from trainables.data.labels import index_labels, read_class_list
 from trainables.data.manifests import SPLITS, Row, path_inside, read_lists, read_manifest
@@ -49,6 +51,8 @@ class Dataset:
     licence: str | None = None  # as the catalog gives it, for who gets the weights
     leak_rate: float | None = None  # of removed humans: share of frames where some are still found
     masks: Path | None = None  # of the people in its clips; see data/single_frames.py
+    # Of a generator's clips G(z): scale of w -> folder of G(z + w), under the same paths.
+    views: Mapping[float, Path] = field(default_factory=dict)
     notes: tuple[str, ...] = ()  # what the user should know of it
 
     def split(self, name: str) -> tuple[Clip, ...]:
@@ -69,6 +73,7 @@ class DatasetSettings(Settings):
     licence: str | None = None
     leak_rate: float | None = None  # as measured by data.human_removal
     masks: str | None = None
+    views: dict[Annotated[float, Field(gt=0)], str] | None = None  # written by data.generators
 
 
 Entry = DatasetSettings | SuiteSettings | SubsetSettings
@@ -116,6 +121,8 @@ def written_out(path: Path, name: str) -> DatasetSettings | SuiteSettings:
     if entry.masks is not None:
         found["masks"] = absolute(entry.masks)
     if isinstance(entry, DatasetSettings):
+        if entry.views is not None:
+            found["views"] = {scale: absolute(path) for scale, path in entry.views.items()}
         if isinstance(entry.clips, str):
             found["clips"] = absolute(entry.clips)
         else:
@@ -250,6 +257,7 @@ def _dataset(
         licence=entry.licence,
         leak_rate=entry.leak_rate,
         masks=None if entry.masks is None else _expand(name, entry.masks, folder),
+        views={scale: _expand(name, path, folder) for scale, path in (entry.views or {}).items()},
     )
 
 

@@ -51,6 +51,24 @@ def in_processes(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
+def in_parallel(
+    work: Callable[[Sequence[Job]], list[Result]],
+    jobs: Sequence[Job],
+    workers: int,
+    died: Callable[[Job], Result],
+) -> Iterator[list[Result]]:
+    """`work` on all jobs, chunk by chunk as they are done: one worker is this process itself."""
+    if workers == 1:
+        for job in jobs:
+            yield work([job])
+        return
+    chunks = in_processes(work, jobs, workers, died)
+    try:
+        yield from chunks
+    finally:
+        chunks.close()
+
+
 def _one_by_one(
     work: Callable[[Sequence[Job]], list[Result]],
     jobs: Iterable[Job],

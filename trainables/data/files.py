@@ -13,7 +13,8 @@ SHOWN = 5  # examples in a message
 
 
 def check_files(dataset: Dataset) -> None:
-    """Raises ValueError when root, masks or a clip do not exist, or a folder has no frame rate."""
+    """Raises ValueError when root, masks, a clip or its view does not exist, or a folder has no
+    frame rate."""
     if not dataset.root.is_dir():
         raise ValueError(
             f"dataset {dataset.name!r}: root {dataset.root} is not a folder; correct `root`"
@@ -22,18 +23,32 @@ def check_files(dataset: Dataset) -> None:
         raise ValueError(
             f"dataset {dataset.name!r}: masks {dataset.masks} is not a folder; correct `masks`"
         )
-    with ThreadPoolExecutor(16) as pool:  # network file systems answer slowly, but in parallel
-        modes = list(pool.map(lambda clip: _mode(dataset.root / clip.path), dataset.clips))
+    modes = _modes(dataset, dataset.root)
     missing = [clip.path for clip, mode in zip(dataset.clips, modes, strict=True) if mode is None]
     if missing:
         raise ValueError(
             f"dataset {dataset.name!r}: {len(missing)} of {len(dataset.clips)} clips do not exist "
             f"under {dataset.root}: {_some(missing)}; correct `root` or the manifest"
         )
+    for scale, folder in dataset.views.items():
+        there = zip(dataset.clips, _modes(dataset, folder), strict=True)
+        missing = [clip.path for clip, mode in there if mode is None]
+        if missing:
+            raise ValueError(
+                f"dataset {dataset.name!r}: {len(missing)} of {len(dataset.clips)} clips have no "
+                f"view of scale {scale:g} under {folder}: {_some(missing)}; correct `views`, or "
+                "let the generator's command go on"
+            )
     if dataset.frame_rate is None and any(mode and stat.S_ISDIR(mode) for mode in modes):
         raise ValueError(
             f"dataset {dataset.name!r} has frame folders; give its catalog entry a `frame_rate`"
         )
+
+
+def _modes(dataset: Dataset, folder: Path) -> list[int | None]:
+    """Of each clip's path under `folder`, None where nothing is."""
+    with ThreadPoolExecutor(16) as pool:  # network file systems answer slowly, but in parallel
+        return list(pool.map(lambda clip: _mode(folder / clip.path), dataset.clips))
 
 
 def _mode(path: Path) -> int | None:

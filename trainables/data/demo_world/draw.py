@@ -9,6 +9,7 @@ import numpy as np
 from trainables.data.demo_world import humans, scenes
 from trainables.data.demo_world.plan import HUMANS, ClipPlan
 from trainables.data.demo_world.settings import WorldSettings
+from trainables.data.latent_draws import LatentDraws
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,34 @@ def draw_clip(plan: ClipPlan, settings: WorldSettings) -> np.ndarray:
     return draw_clip_and_mask(plan, settings)[0]
 
 
+def draw_view(plan: ClipPlan, settings: WorldSettings, scale: float) -> np.ndarray:
+    """Likewise, by a step w of `scale` in the latent space: another person, camera, backdrop and
+    light; the action and its time stay."""
+    key = [settings.seed, list(HUMANS).index(plan.dataset)]
+    moved = [
+        LatentDraws(own, [*own, 4, plan.index], scale)
+        for own in ([*key, 1, plan.group], [*key, 2, plan.index])
+    ]
+    timing = np.random.default_rng([*key, 3, plan.index])
+    return _drawn(plan, settings, moved[0], moved[1], timing)[0]
+
+
 def draw_clip_and_mask(plan: ClipPlan, settings: WorldSettings) -> tuple[np.ndarray, np.ndarray]:
     """The clip, and bool [T, H, W]: where its person is."""
-    look = LOOKS[plan.dataset]
     key = [settings.seed, list(HUMANS).index(plan.dataset)]
     group_rng = np.random.default_rng([*key, 1, plan.group])
     rng = np.random.default_rng([*key, 2, plan.index])
+    return _drawn(plan, settings, group_rng, rng, rng)
+
+
+def _drawn(
+    plan: ClipPlan,
+    settings: WorldSettings,
+    group_rng: np.random.Generator,
+    rng: np.random.Generator,
+    timing: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    look = LOOKS[plan.dataset]
     size = (settings.height, settings.width)
     shift = np.cumsum(rng.normal(0, look.shake, (settings.frames, 2)), axis=0)
 
@@ -53,7 +76,7 @@ def draw_clip_and_mask(plan: ClipPlan, settings: WorldSettings) -> tuple[np.ndar
         frames = scenes.draw_scene(families[plan.scene], palette, shift, size, rng)
     empty = frames.copy()
     if plan.dataset != "scenes":
-        _add_person(frames, plan, look, shift, group_rng, rng)
+        _add_person(frames, plan, look, shift, group_rng, rng, timing)
     mask = (frames != empty).any(axis=-1)
     lit = frames * rng.uniform(0.75, 1.15, 3).astype(np.float32)
     lit += look.noise * rng.standard_normal(frames.shape, dtype=np.float32)
@@ -67,12 +90,13 @@ def _add_person(
     shift: np.ndarray,
     group_rng: np.random.Generator,
     rng: np.random.Generator,
+    timing: np.random.Generator,
 ) -> None:
     count, height, width, _ = frames.shape
     person = humans.random_person(group_rng)
     actions = humans.SOURCE_ACTIONS if plan.dataset == "synthetic" else humans.DOWNSTREAM_ACTIONS
-    phase = rng.random() + rng.uniform(0.8, 1.4) * np.arange(count) / count
-    pose = humans.act(list(actions.values())[plan.label], phase, rng.uniform(0.85, 1.15))
+    phase = timing.random() + timing.uniform(0.8, 1.4) * np.arange(count) / count
+    pose = humans.act(list(actions.values())[plan.label], phase, timing.uniform(0.85, 1.15))
     scale = height * rng.uniform(0.75, 0.9)
     light = rng.uniform(0, 2 * np.pi)
     view = humans.View(

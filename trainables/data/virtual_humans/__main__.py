@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from trainables.data.catalog import Dataset, load_catalog
-from trainables.data.clip_jobs import with_progress
-from trainables.data.command_line import at_least_one
+from trainables.data.clip_jobs import in_parallel, with_progress
+from trainables.data.command_line import at_least_one, size
 from trainables.data.files import check_files
 from trainables.data.virtual_humans.clip import Footage
 from trainables.data.virtual_humans.contact_sheet import write_contact_sheet
@@ -29,21 +29,12 @@ from trainables.data.virtual_humans.render import (
     Rendered,
     claimed,
     died,
-    in_parallel,
     masks_folder,
     render_clips,
     write_lists,
 )
 from trainables.data.virtual_humans.settings import RenderSettings
-from trainables.data.virtual_humans.takes import (
-    Checked,
-    Take,
-    check_takes,
-    find_takes,
-    motions_hash,
-    split_takes,
-    unreadable,
-)
+from trainables.data.virtual_humans.takes import Take, checked_motions, find_takes, split_takes
 from trainables.settings import parse
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
@@ -97,7 +88,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
         if behind
         else []
     )
-    settings = _settings(arguments, _motions(takes, arguments.workers, console), behind)
+    settings = _settings(arguments, checked_motions(takes, arguments.workers, console), behind)
     plans = plan_clips(settings, takes, len(footage))
     _tell(takes, settings, console)
     wrong: list[Rendered] = []
@@ -130,15 +121,6 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
         console.print(f"contact sheet: {sheet}", soft_wrap=True)
     console.print(f"catalog: {catalog}", soft_wrap=True)
     return 0
-
-
-def _motions(takes: list[Take], workers: int, console: Console) -> str:
-    """The hash of the motions, all of which have been read."""
-    checked: list[Checked] = []
-    chunks = in_parallel(check_takes, takes, workers, unreadable)
-    for chunk in with_progress(chunks, "motions", len(takes), str, console):
-        checked += chunk
-    return motions_hash(checked)
 
 
 def _footage_dataset(named: tuple[Path, str] | None) -> Dataset | None:
@@ -213,7 +195,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--heldout-share", type=float, default=0.25, help="of the motions (default: 0.25)")
     add("--seconds", type=float, default=4.0, help="length of a clip (default: 4)")
     add("--fps", type=at_least_one, default=15, help="frames per second (default: 15)")
-    add("--size", type=_size, default=(340, 256), metavar="WxH", help="pixels (default: 340x256)")
+    add("--size", type=size, default=(340, 256), metavar="WxH", help="pixels (default: 340x256)")
     add("--people", type=at_least_one, default=3, help="most in a clip, 1 to 3 (default: 3)")
     add("--cast", type=at_least_one, default=200, help="people to draw from (default: 200)")
     add("--cameras", type=at_least_one, default=200, help="camera set-ups (default: 200)")
@@ -236,13 +218,6 @@ def _parser() -> argparse.ArgumentParser:
         help="processes that draw (default: one for each CPU)",
     )
     return parser
-
-
-def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
-    if not match:
-        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT")
-    return int(match[1]), int(match[2])
 
 
 if __name__ == "__main__":

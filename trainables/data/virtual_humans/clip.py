@@ -11,13 +11,14 @@ import cv2
 import numpy as np
 
 from trainables.data.clips import read_clip
+from trainables.data.latent_draws import LatentDraws
 from trainables.data.virtual_humans.body import Body, random_body
 from trainables.data.virtual_humans.camera import film, random_rig
 from trainables.data.virtual_humans.clothing import Outfit, random_outfit
 from trainables.data.virtual_humans.drawing import Drawn, draw
 from trainables.data.virtual_humans.figure import Person, Points, figure
 from trainables.data.virtual_humans.light import random_light
-from trainables.data.virtual_humans.plan import ClipPlan
+from trainables.data.virtual_humans.plan import ClipPlan, random_kind
 from trainables.data.virtual_humans.retarget import on_body, play, turned
 from trainables.data.virtual_humans.settings import RenderSettings
 from trainables.data.virtual_humans.skeleton import Motion
@@ -25,7 +26,7 @@ from trainables.data.virtual_humans.surface import joined
 from trainables.data.virtual_humans.surroundings import random_surroundings
 from trainables.data.virtual_humans.takes import Take, motion_of
 
-PERSON, RIG, CLIP = 1, 2, 3  # what a random stream is of, beside the seed
+PERSON, RIG, CLIP, TIME, KIND, VIEW = 1, 2, 3, 4, 5, 6  # what a random stream is of
 
 CLOSE = 75  # pixels a metre: those who are farther are drawn of fewer faces
 
@@ -38,23 +39,40 @@ class Footage(NamedTuple):
 
 
 def draw_clip(
-    plan: ClipPlan, settings: RenderSettings, footage: Sequence[Footage], masks: bool
+    plan: ClipPlan,
+    settings: RenderSettings,
+    footage: Sequence[Footage],
+    masks: bool,
+    scale: float | None = None,
 ) -> Iterator[Drawn]:
     """Frames, and masks if asked: a pure function of the plan, the settings and the files.
+
+    `scale`: of the step w in the latent space of a generator's view. It moves people, clothes,
+    camera, light and surroundings; motions and their time stay. None: all is drawn directly.
 
     Raises:
         ClipUnreadable: footage that cannot be read.
     """
-    rng = np.random.default_rng([settings.seed, CLIP, plan.index])
-    rig = random_rig(np.random.default_rng([settings.seed, RIG, plan.rig]))
+
+    def stream(*words: int) -> np.random.Generator:
+        own = [settings.seed, *words]
+        if scale is None:
+            return np.random.default_rng(own)
+        return LatentDraws(own, [*own, VIEW, plan.index], scale)
+
+    rng, timing, kind = stream(CLIP, plan.index), None, plan.kind
+    if scale is not None:
+        timing = np.random.default_rng([settings.seed, TIME, plan.index])
+        kind = random_kind(stream(KIND, plan.index)) if plan.footage is None else kind
+    rig = random_rig(stream(RIG, plan.rig))
     size = (settings.width, settings.height)
     cast: list[tuple[Points, Body, Outfit, np.random.Generator]] = []
     seen: list[np.ndarray] = []
     spacing, turn = rng.uniform(0.95, 1.4), rng.normal(0, 0.3)
     for place, (take, person) in enumerate(zip(plan.takes, plan.cast, strict=True)):
-        own = np.random.default_rng([settings.seed, PERSON, person])
+        own = stream(PERSON, person)
         body, outfit = random_body(own), random_outfit(own)
-        points = on_body(_played(take, settings, rng), body)
+        points = on_body(_played(take, settings, timing or rng), body)
         aside = spacing * (place - (len(plan.cast) - 1) / 2)
         spot = np.array([aside, 0, rng.uniform(-0.7, 0.7) * (len(plan.cast) > 1)])
         angle = turn + rng.normal(0, 0.25)
@@ -65,7 +83,7 @@ def draw_clip(
         seen += [*points.values(), crown]
     people = np.stack(seen, axis=1)
     camera = film(rig, people, size, rng)
-    around = random_surroundings(plan.kind, rng)
+    around = random_surroundings(kind, rng)
     if plan.footage is not None:
         around = replace(around, footage=_behind(footage[plan.footage], settings, rng.random()))
     grain = _grain(rng, size)

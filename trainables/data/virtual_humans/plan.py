@@ -66,7 +66,6 @@ def _plan(
     pool = _pool(settings.cast, split)
     cast = rng.choice(pool, people, replace=people > len(pool))  # twins only where it must be
     has_footage = footage_clips > 0 and rng.random() < FOOTAGE_SHARE
-    kinds: list[Kind] = ["plain", "room", "outdoors"]
     return ClipPlan(
         index=index,
         split=split,
@@ -74,9 +73,15 @@ def _plan(
         takes=tuple(takes[int(i)] for i in rng.integers(0, len(takes), people)),
         cast=tuple(int(person) for person in cast),
         rig=int(rng.choice(_pool(settings.cameras, split))),
-        kind="footage" if has_footage else rng.choice(kinds, p=(0.2, 0.4, 0.4)),
+        kind="footage" if has_footage else random_kind(rng),
         footage=int(rng.choice(_footage(footage_clips, split))) if has_footage else None,
     )
+
+
+def random_kind(rng: np.random.Generator) -> Kind:
+    kinds: list[Kind] = ["plain", "room", "outdoors"]
+    kind: Kind = rng.choice(kinds, p=(0.2, 0.4, 0.4))
+    return kind
 
 
 def _pool(size: int, split: Split) -> np.ndarray:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import cv2
 
-from trainables.data.clip_jobs import in_processes
+from trainables.data import claims
 from trainables.data.video_files import ClipUnreadable
 from trainables.data.virtual_humans.clip import Footage, draw_clip
 from trainables.data.virtual_humans.plan import ClipPlan
@@ -21,9 +19,6 @@ from trainables.data.virtual_humans.settings import RenderSettings, version
 from trainables.data.whole_files import add_to_catalog, encode_mp4, write_whole
 
 MASK_CRF = 10  # x264's quality: fine enough for a threshold at 128
-
-Job = TypeVar("Job")
-Result = TypeVar("Result")
 
 
 class Rendered(NamedTuple):
@@ -74,59 +69,12 @@ def died(plan: ClipPlan) -> Rendered:
     return Rendered(plan.path, made=False, error="the process that drew it died")
 
 
-def in_parallel(
-    work: Callable[[Sequence[Job]], list[Result]],
-    jobs: Sequence[Job],
-    workers: int,
-    died: Callable[[Job], Result],
-) -> Iterator[list[Result]]:
-    """`work` on all jobs, chunk by chunk as they are done: one worker is this process itself."""
-    if workers == 1:
-        for job in jobs:
-            yield work([job])
-        return
-    chunks = in_processes(work, jobs, workers, died)
-    try:
-        yield from chunks
-    finally:
-        chunks.close()
-
-
 @contextmanager
 def claimed(out: Path, name: str, settings: RenderSettings, source: str) -> Iterator[None]:
-    """OUT/NAME for this process and these settings, with what a killed one left half taken away.
-
-    Raises:
-        ValueError: it holds clips of other settings, or another process is at work in it.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / f".{name}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"{out / name}: another process is rendering into it; wait, or give another OUT"
-            ) from None
-        told = out / f"{name}.json"
-        now = {"version": version(settings), "source": source, **settings.model_dump(mode="json")}
-        if told.exists():
-            before = json.loads(told.read_text())
-            changed = [
-                f"{key} was {before.get(key)!r} and is {value!r}"
-                for key, value in now.items()
-                if key not in ("version", "source") and before.get(key) != value
-            ]
-            if changed or before.get("version") != now["version"]:
-                why = "; ".join(changed) or "the renderer has changed"
-                raise ValueError(
-                    f"{out / name}: holds clips of other settings: {why}. Give another --name or "
-                    "OUT, or delete it"
-                )
-        else:
-            write_whole(told, json.dumps(now, indent=2).encode())
-        for folder in (out / name, masks_folder(out, name)):
-            for unfinished in folder.rglob(".*.tmp"):
-                unfinished.unlink()
+    """See `claims.claimed`."""
+    folders = [out / name, masks_folder(out, name)]
+    told = settings.model_dump(mode="json")
+    with claims.claimed(out, name, version(settings), told, source, folders):
         yield
 
 

@@ -9,6 +9,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from rich.console import Console
+
+from trainables.data.clip_jobs import in_parallel, with_progress
 from trainables.data.manifests import path_inside, read_manifest
 from trainables.data.splits import cut_by_group
 from trainables.data.virtual_humans.bvh import read_bvh
@@ -120,6 +123,15 @@ def motions_hash(checked: Sequence[Checked]) -> str:
         f"{take.path.name}\0{take.label}\0{take.group}\0{digest}" for take, digest, _ in checked
     ]
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
+
+
+def checked_motions(takes: Sequence[Take], workers: int, console: Console) -> str:
+    """The hash of the motions, all of which have been read. Raises as `motions_hash`."""
+    checked: list[Checked] = []
+    chunks = in_parallel(check_takes, takes, workers, unreadable)
+    for chunk in with_progress(chunks, "motions", len(takes), str, console):
+        checked += chunk
+    return motions_hash(checked)
 
 
 @lru_cache(maxsize=4096)  # 100 kB each; a clip is drawn of any of them

@@ -1,0 +1,60 @@
+"""A folder that one process at a time fills, with clips of one kind."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from trainables.data.whole_files import write_whole
+
+
+@contextmanager
+def claimed(
+    out: Path,
+    name: str,
+    version: str,
+    settings: Mapping[str, Any],
+    source: str,
+    folders: Sequence[Path],
+) -> Iterator[None]:
+    """OUT/NAME for this process and these settings, told in OUT/NAME.json.
+
+    `version`: a hash of all that decides the clips; `settings`: as JSON values; `source`: where
+    they are made from, which may change. What a killed process left half in `folders` is deleted.
+
+    Raises:
+        ValueError: it holds clips of other settings, or another process is at work in it.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / f".{name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"{out / name}: another process is rendering into it; wait, or give another OUT"
+            ) from None
+        told = out / f"{name}.json"
+        now = {"version": version, "source": source, **settings}
+        if told.exists():
+            before = json.loads(told.read_text())
+            changed = [
+                f"{key} was {before.get(key)!r} and is {value!r}"
+                for key, value in now.items()
+                if key not in ("version", "source") and before.get(key) != value
+            ]
+            if changed or before.get("version") != version:
+                why = "; ".join(changed) or "the renderer has changed"
+                raise ValueError(
+                    f"{out / name}: holds clips of other settings: {why}. Give another --name or "
+                    "OUT, or delete it"
+                )
+        else:
+            write_whole(told, json.dumps(now, indent=2).encode())
+        for folder in folders:
+            for unfinished in folder.rglob(".*.tmp"):
+                unfinished.unlink()
+        yield

@@ -1,0 +1,1 @@
+"""Labelled clips of virtual humans, rendered from motion capture (SynAPT's idea)."""

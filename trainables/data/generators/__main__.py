@@ -1,0 +1,211 @@
+"""Samples a generator to files: clips G(z) and their views G(z + w), w ~ N(0, scale^2).
+
+`humans` renders virtual humans from motion capture: views of a clip show the same motions at the
+same time on other people, in other clothes, light and surroundings, by another camera. `program`
+takes a generative model as an exported program. The same settings give the same pixels, whatever
+the number of workers. Interrupted or killed, the same command goes on; with more scales it adds
+their views.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from trainables.data.clip_jobs import with_progress
+from trainables.data.command_line import at_least_one, size
+from trainables.data.generators.exported import ExportedProgram, SamplingSettings, program_hash
+from trainables.data.generators.generator import Generator
+from trainables.data.generators.renderers import VirtualHumans
+from trainables.data.generators.sampling import (
+    Drawn,
+    claim,
+    jobs_of,
+    sample_views,
+    write_lists,
+    write_pairs,
+)
+from trainables.data.virtual_humans.settings import RenderSettings
+from trainables.data.virtual_humans.takes import checked_motions, find_takes
+from trainables.settings import parse
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+NOTES = """a program:
+  A .pt2 file of torch.export.save. It is code: load it only if you trust who made it. It takes a
+  latent, float32 [1, D], and with --classes the number of a class, int64 [1]. It gives a clip
+  [1, T, H, W, 3] or an image [1, H, W, 3], uint8, or float from 0 to 1.
+
+what is written:
+  OUT/NAME/train/000000.mp4, ...              the clips G(z), H.264
+  OUT/NAME.views/0.5/train/000000.mp4, ...    the view of scale 0.5 of each, under the same path
+  OUT/NAME.csv        the manifest: path,label,group,split
+  OUT/NAME.json       all settings
+  OUT/catalog.yaml    an entry NAME with its `views`; `contrastive.view_scale` chooses among them
+
+examples:
+  python -m trainables.data.generators humans mocap data --clips 5000 --scales 0.25 0.5 1 2
+  python -m trainables.data.generators program gan.pt2 data --scales 0.2 --classes run jump
+
+exit status: 0 done, 1 done but some clips could not be drawn (the catalog is not written), 2 the
+generator or a setting is wrong, or the disk is full, 130 interrupted
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run from the command line. Returns the exit status that `--help` tells."""
+    arguments = _parser().parse_args(argv)
+    console = Console(highlight=False)
+    try:
+        return _run(arguments, console)
+    except (ValueError, OSError) as error:
+        console.print(f"[red bold]error:[/red bold] {escape(str(error))}", soft_wrap=True)
+        return 2
+    except KeyboardInterrupt:
+        console.print("Stopped. The same command goes on.")
+        return 130
+
+
+def _run(arguments: argparse.Namespace, console: Console) -> int:
+    out, name, sheet = arguments.out, arguments.name, arguments.contact_sheet
+    scales = sorted(set(arguments.scales))
+    if not re.fullmatch(r"[\w-]+", name):
+        raise ValueError(f"--name {name!r}: use letters, digits, '_' and '-'; it names a folder")
+    if sheet is not None and sheet.suffix.lower() not in PICTURES:
+        raise ValueError(f"--contact-sheet {sheet}: must end with one of {', '.join(PICTURES)}")
+    if not all(0 < scale < float("inf") for scale in scales):
+        raise ValueError(f"--scales {scales}: each must be above 0; 0 is the clip itself")
+    generator: Generator
+    if arguments.kind == "humans":
+        generator, source = _humans(arguments, console), arguments.motions
+    else:
+        generator, source = _program(arguments), arguments.program
+    total, made, wrong = jobs_of(generator, scales), 0, list[Drawn]()
+    with claim(generator, out, name, str(source.resolve())):
+        drawn = sample_views(generator, out, name, scales, arguments.workers)
+        for chunk in with_progress(drawn, name, total, lambda: "", console):
+            made += sum(each.made for each in chunk)
+            wrong += [each for each in chunk if each.error]
+        for each in wrong[:5]:
+            console.print(escape(each.error), soft_wrap=True)
+        if wrong:
+            console.print(f"{len(wrong):,} clips could not be drawn; the same command tries again")
+            return 1
+        catalog = write_lists(
+            generator, out, name, scales, humans=arguments.humans, licence=arguments.licence
+        )
+    console.print(f"{name}: {made:,} clips and views made, {total - made:,} were there")
+    if sheet is not None:
+        write_pairs(sheet, out, name, scales, rows=8)
+        console.print(f"contact sheet: {sheet}", soft_wrap=True)
+    console.print(f"catalog: {catalog}", soft_wrap=True)
+    return 0
+
+
+def _humans(arguments: argparse.Namespace, console: Console) -> VirtualHumans:
+    takes = find_takes(arguments.motions, arguments.labels)
+    width, height = arguments.size
+    given = {
+        "seed": arguments.seed,
+        "clips": arguments.clips,
+        "heldout_clips": arguments.heldout,
+        "heldout_share": arguments.heldout_share,
+        "seconds": arguments.seconds,
+        "frames_per_second": arguments.fps,
+        "width": width,
+        "height": height,
+        "most_people": arguments.people,
+        "cast": arguments.cast,
+        "cameras": arguments.cameras,
+        "crf": arguments.crf,
+        "motions": checked_motions(takes, arguments.workers, console),
+        "footage": None,
+    }
+    return VirtualHumans(parse(RenderSettings, given, "options"), tuple(takes))
+
+
+def _program(arguments: argparse.Namespace) -> ExportedProgram:
+    given = {
+        "program": program_hash(arguments.program),
+        "seed": arguments.seed,
+        "clips": arguments.clips,
+        "heldout_clips": arguments.heldout,
+        "classes": tuple(arguments.classes),
+        "frames_per_second": arguments.fps,
+        "crf": arguments.crf,
+    }
+    program = ExportedProgram(arguments.program, parse(SamplingSettings, given, "options"))
+    program.check()
+    return program
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m trainables.data.generators",
+        description=__doc__,
+        epilog=NOTES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="{humans,program}")
+    humans = kinds.add_parser("humans", help="virtual humans, from motion capture")
+    humans.add_argument("motions", type=Path, metavar="MOTIONS", help="the folder of the BVH files")
+    _add_common(humans, name="humans_views")
+    add = humans.add_argument
+    add("--labels", metavar="REGEX", help="over a file's path, with (?P<label>) [and (?P<group>)]")
+    add("--heldout-share", type=float, default=0.25, help="of the motions (default: 0.25)")
+    add("--seconds", type=float, default=4.0, help="length of a clip (default: 4)")
+    add("--size", type=size, default=(340, 256), metavar="WxH", help="pixels (default: 340x256)")
+    add("--people", type=at_least_one, default=3, help="most in a clip, 1 to 3 (default: 3)")
+    add("--cast", type=at_least_one, default=200, help="people to draw from (default: 200)")
+    add("--cameras", type=at_least_one, default=200, help="camera set-ups (default: 200)")
+    humans.set_defaults(humans="virtual")
+    program = kinds.add_parser("program", help="a generative model, exported by torch.export")
+    program.add_argument("program", type=Path, metavar="FILE.pt2", help="code: trust who made it")
+    _add_common(program, name="generated")
+    add = program.add_argument
+    add("--classes", nargs="+", default=[], metavar="NAME", help="by the number that it takes")
+    add(
+        "--humans",
+        choices=("virtual", "none", "real"),
+        default="virtual",
+        help="who is in what it learnt from: clips of a model of real people are real (default: "
+        "virtual)",
+    )
+    return parser
+
+
+def _add_common(parser: argparse.ArgumentParser, name: str) -> None:
+    add = parser.add_argument
+    add("out", type=Path, metavar="OUT", help="a folder; it may hold other datasets")
+    add(
+        "--scales",
+        type=float,
+        nargs="+",
+        default=[0.2],
+        metavar="S",
+        help="of w, a view each (default: 0.2)",
+    )
+    add("--name", default=name, help=f"of the dataset (default: {name})")
+    add("--clips", type=at_least_one, default=1000, help="training clips (default: 1000)")
+    add("--heldout", type=int, default=0, help="held-out clips (default: 0)")
+    add("--fps", type=at_least_one, default=15, help="frames per second (default: 15)")
+    add("--crf", type=int, default=22, help="x264's quality, lower is better (default: 22)")
+    add("--licence", help="of what it is made from, for the catalog and who gets the weights")
+    add("--seed", type=int, default=0, help="(default: 0)")
+    add("--contact-sheet", type=Path, metavar="FILE", help="a picture of 8 clips with their views")
+    add(
+        "--workers",
+        type=at_least_one,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="processes that draw (default: one for each CPU)",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
