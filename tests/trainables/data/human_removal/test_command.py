@@ -303,6 +303,17 @@ def test_what_cannot_work_is_an_error_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "option", ["--crf=52", "--max-leak=1.5", "--dilation=-1", "--frame-rate=0", "--redo=x"]
+)
+def test_numbers_out_of_range_are_usage_errors(
+    capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["in", "out", option])
+    assert option.split("=")[0] in capsys.readouterr().err
+
+
 def test_folders_of_frames_and_videos_are_found(tmp_path: Path) -> None:
     for path in ("b/1.mp4", "a.webm", "c/frames/0.jpg", "c/frames/1.JPG", "d/notes.txt"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
