@@ -126,6 +126,7 @@ def batches_of(
         max_unreadable=0.0,
         pairing=None if kind == "mae" else pairing_of(trial.align.mixup),
         resample={},
+        second_views={},
         pin_memory=arguments.device == "cuda",
     )
 

@@ -109,6 +109,7 @@ def ours(data: Dataset, stream: Mixture, reader: VideoReader) -> int:
         max_unreadable=0.0,
         pairing=None,
         resample={},
+        second_views={},
         pin_memory=False,
     )
     return sum(len(batch.video) for batch in batches)

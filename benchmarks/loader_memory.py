@@ -82,6 +82,7 @@ def main() -> int:
             max_unreadable=0.0,
             pairing=None,
             resample={},
+            second_views={},
             pin_memory=False,
         )
         readings: list[float] = []

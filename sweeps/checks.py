@@ -12,12 +12,14 @@ from sweeps.planning.stage_facts import excess_repetition
 from sweeps.records import TrialRecord
 from sweeps.searching.given import GivenTrial
 from sweeps.sweep import Sweep
-from trainables.config import AlignSettings, FinetuneSettings, MaeSettings, TrialConfig
-from trainables.data.batch_order import check_parts, pairing_of
+from trainables.config import FinetuneSettings, TrialConfig
+from trainables.data.batch_order import check_parts, pairing_in
 from trainables.data.catalog import Dataset, require_splits
 from trainables.data.mixture import exact_shares
 from trainables.settings import nearest
+from trainables.stage import executed_as
 from trainables.storage.folder import Folder
+from trainables.training_descriptions import Pretraining
 from trainables.training_settings import TSN, Share
 
 
@@ -86,14 +88,15 @@ def check_execution(sweep: Sweep, space: Space) -> None:
     execution = sweep.settings.execution
     for where, trial in _trials(sweep, space):
         ends = [trial.endpoint(index) for index in range(len(trial.average.endpoints))]
-        trained: list[tuple[str, MaeSettings | AlignSettings | FinetuneSettings | None]]
-        trained = [("mae", trial.mae), *(("align", each) for each in (trial.align, *ends))]
+        trained: list[tuple[str, Pretraining | FinetuneSettings | None]]
+        trained = [("mae", trial.mae), (executed_as("contrastive"), trial.contrastive)]
+        trained += [("align", each) for each in (trial.align, *ends)]
         trained += [("finetune", trial.augmented_probe), ("finetune", trial.finetune)]
         for kind, settings in trained:
             if settings is None or not settings.epochs:
                 continue
             runs = getattr(execution, kind)
-            pairing = None if isinstance(settings, MaeSettings) else pairing_of(settings.mixup)
+            pairing = pairing_in(settings)
             try:
                 batch_size = settings.optimizer.batch_size
                 for workers in runs.counts:
@@ -191,6 +194,8 @@ def check_storage(folder: Folder) -> None:
 def _all_shares(trial: TrialConfig) -> Iterator[dict[str, Share]]:
     if trial.mae is not None:
         yield trial.mae.mixture.shares
+    if trial.contrastive is not None:
+        yield trial.contrastive.mixture.shares
     yield trial.align.mixture.shares
     for index in range(len(trial.average.endpoints)):
         yield trial.endpoint(index).mixture.shares

@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from trainables.config import AlignSettings, MaeSettings, TrialConfig
+from trainables.config import TrialConfig
+from trainables.training_descriptions import Pretraining
 
 LOAD_HERE = """```python
 import json
@@ -104,6 +105,8 @@ def _made(trial: TrialConfig) -> list[str]:
     lines = ["## How it was made", ""]
     stage_1 = "none" if trial.mae is None else _mixed(trial.mae)
     lines.append(f"- stage 1, masked autoencoding: {stage_1}")
+    if trial.contrastive is not None and trial.contrastive.epochs:
+        lines.append(f"- then, contrastive ({trial.contrastive.loss}): {_mixed(trial.contrastive)}")
     if average.method in ("none", "wise_ft", "last_k", "ema", "posthoc_ema"):
         lines.append(f"- stage 2, alignment: {_mixed(trial.align)}")
     else:
@@ -122,7 +125,7 @@ def _made(trial: TrialConfig) -> list[str]:
     return [*lines, f"- average: {averaged}", ""]
 
 
-def _mixed(settings: MaeSettings | AlignSettings) -> str:
+def _mixed(settings: Pretraining) -> str:
     if settings.epochs == 0:
         return "none"
     shares = settings.mixture.shares

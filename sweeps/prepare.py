@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,12 +35,17 @@ from sweeps.storage_use import StorageUse, storage_use
 from sweeps.sweep import MAY_CHANGE, Sweep
 from trainables.bias import IN_WORDS, Measured, bias_measures
 from trainables.data.catalog import Dataset, catalog_names, load_catalog
+from trainables.data.clip_jobs import with_progress
 from trainables.data.demo_world.render import render_world, write_catalog
-from trainables.data.demo_world.settings import WorldSettings
+from trainables.data.demo_world.settings import WorldSettings, world_hash
 from trainables.data.files import check_files
+from trainables.data.generators.renderers import DemoPeople
+from trainables.data.generators.sampling import claim, jobs_of, sample_views, write_lists
 from trainables.settings import load_yaml
 from trainables.stage import Stage
 from trainables.stage_store import StageStore
+
+VIEWS = "views"  # the source that `datasets.demo_views` adds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,10 +164,33 @@ def _datasets(
             check_files(dataset)
         return data
     assert settings.demo_world is not None
-    if dry_run:
-        with tempfile.TemporaryDirectory() as folder:
-            return load_catalog(write_catalog(settings.demo_world, Path(folder)))
-    return load_catalog(_render(settings.demo_world, Path(sweep.disk.url) / "worlds", console))
+    world, scales = settings.demo_world, settings.demo_views
+    worlds = Path(sweep.disk.url) / "worlds"
+    with tempfile.TemporaryDirectory() as empty:
+        if dry_run:
+            catalogs = [write_catalog(world, Path(empty, "world"))]
+            catalogs += [] if scales is None else [_list_views(world, scales, Path(empty))]
+        else:
+            catalogs = [_render(world, worlds, console)]
+            catalogs += [] if scales is None else [_views(world, scales, worlds, console)]
+        return {name: each for path in catalogs for name, each in load_catalog(path).items()}
+
+
+def _views(world: WorldSettings, scales: Sequence[float], folder: Path, console: Console) -> Path:
+    """The catalog of the demo's people as a generator, sampled unless it is there already."""
+    people, out = DemoPeople(world), folder / f"{world_hash(world)}.views"
+    total = jobs_of(people, scales)
+    with claim(people, out, VIEWS, "demo world"):
+        drawn = sample_views(people, out, VIEWS, scales, workers=2)
+        for chunk in with_progress(drawn, "generator views", total, str, console):
+            if errors := [each.error for each in chunk if each.error]:
+                raise ValueError(errors[0])
+        return _list_views(world, scales, out)
+
+
+def _list_views(world: WorldSettings, scales: Sequence[float], out: Path) -> Path:
+    people = DemoPeople(world)
+    return write_lists(people, out, VIEWS, scales, humans="virtual", licence=None)
 
 
 def _render(world: WorldSettings, folder: Path, console: Console) -> Path:

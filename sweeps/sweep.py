@@ -25,21 +25,28 @@ from trainables.settings import (
     with_overrides,
 )
 from trainables.storage.folder import Folder
-from trainables.training_settings import Positive
+from trainables.training_settings import AsTuple, Positive
 
 EXECUTED_AS = ["mae", "align", "finetune", "tasks"]
 
 
 class DatasetSettings(Settings):
-    """Either a catalog file (relative to the sweep file) or a demo world that is rendered."""
+    """Either a catalog file (relative to the sweep file) or a demo world that is rendered.
+
+    `demo_views`: scales of w. Then there is one source more, `views`: the demo's people as a
+    generator, as many clips as the other sources have, with a view of each scale.
+    """
 
     catalog: str | None = None
     demo_world: WorldSettings | None = None
+    demo_views: Annotated[tuple[Annotated[float, Field(gt=0)], ...], AsTuple] | None = None
 
     @model_validator(mode="after")
     def _one(self) -> Self:
         if (self.catalog is None) == (self.demo_world is None):
             raise ValueError("give exactly one of 'catalog' (a file) and 'demo_world' (settings)")
+        if self.demo_views is not None and self.demo_world is None:
+            raise ValueError("demo_views are a demo world's; a catalog lists `views` itself")
         return self
 
 
@@ -140,6 +147,7 @@ MAY_CHANGE = (
     "execution",
     "tracking",
     "trial.mae.branch_epochs",  # who shares a trunk, not what comes of it
+    "trial.contrastive.branch_epochs",
     "trial.align.branch_epochs",
     "space",  # stored trials are encoded anew, by their values
     "search.space",

@@ -44,6 +44,7 @@ ONLY_HERE = {
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 SETTINGS = (
     *("trainables/config.py", "trainables/training_settings.py"),
+    "trainables/contrastive_settings.py",
     *("sweeps/sweep.py", "sweeps/search_settings.py", "trainables/bias.py"),
 )
 

@@ -80,6 +80,7 @@ TRIAL: dict[str, Any] = {
         "augment": AUGMENT,
         "optimizer": OPTIMIZER,
     },
+    "contrastive": None,
     "align": {
         "epochs": 2,
         "branch_epochs": [],

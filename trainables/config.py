@@ -10,10 +10,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from trainables.config_checks import check_trial
+from trainables.contrastive_settings import ContrastiveSettings
 from trainables.settings import Settings, check_setting, parse, with_overrides
 from trainables.training_settings import (
     AsTuple,
     AugmentSettings,
+    BranchEpochs,
     ClipSettings,
     Fraction,
     MixtureSettings,
@@ -24,10 +26,6 @@ from trainables.training_settings import (
     Positive,
     VideoReader,
 )
-
-# Lengths that shall share one trunk under constant_then_decay: whoever trains it keeps its state
-# where the decay of each shorter one begins. No part of a stage's identity.
-BranchEpochs = Annotated[tuple[Positive, ...], AsTuple]
 
 
 class StartSettings(Settings):
@@ -180,6 +178,7 @@ class TrialConfig(Settings):
     clip: ClipSettings
     start: StartSettings
     mae: MaeSettings | None
+    contrastive: ContrastiveSettings | None
     align: AlignSettings
     average: AverageSettings
     probe: ProbeSettings

@@ -40,7 +40,8 @@ def check_trial(trial: TrialConfig) -> None:
         raise ValueError(
             f"score.use is {trial.score.use!r} but {trial.score.use} is null; give its settings"
         )
-    for where, stage in {"mae": trial.mae, "align": trial.align}.items():
+    stages = {"mae": trial.mae, "contrastive": trial.contrastive, "align": trial.align}
+    for where, stage in stages.items():
         if stage is not None and stage.optimizer.batch_size % stage.views_per_clip:
             raise ValueError(
                 f"{where}.optimizer.batch_size {stage.optimizer.batch_size} is no multiple of "
@@ -84,7 +85,8 @@ def _check_convolutional(trial: TrialConfig) -> None:
             f"start.weights {trial.start.weights!r} are a ViT's; model {trial.model.name!r} "
             "starts from random weights"
         )
-    trained = {name: getattr(trial, name) for name in ("align", "augmented_probe", "finetune")}
+    names = ("contrastive", "align", "augmented_probe", "finetune")
+    trained = {name: getattr(trial, name) for name in names}
     for index in range(len(trial.average.endpoints)):
         trained[f"average.endpoints[{index}]"] = trial.endpoint(index)
     for where, settings in trained.items():

@@ -36,6 +36,29 @@ def summed(values: Tensor) -> Tensor:
     return values
 
 
+def joined(own: Tensor, first: int, total: int) -> Tensor:
+    """[total, ...]: each process's `own` [B, ...] at its place, `first`; gradients go back to it.
+
+    What each process makes of the whole adds to the gradient of all parts. The same in each process
+    to the bit, for a sum of one number and zeros is exact.
+    """
+    every: Tensor = _Joined.apply(own, first, total)
+    return every
+
+
+class _Joined(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, first: int, total: int) -> Tensor:
+        ctx.here = slice(first, first + len(own))
+        every = own.new_zeros(total, *own.shape[1:])
+        every[ctx.here] = own
+        return summed(every)
+
+    @staticmethod
+    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, None, None]:
+        return summed(grad[0].clone())[ctx.here], None, None
+
+
 def gathered(value: Any) -> list[Any]:
     """`value` of every process, by rank."""
     if world_size() == 1:

@@ -18,6 +18,8 @@ CODE_VERSIONS = {
     "import": 1,
     "mae": 4,
     "mae_trunk": 4,
+    "contrastive": 1,
+    "contrastive_trunk": 1,
     "align": 4,
     "align_trunk": 4,
     "average": 1,
@@ -34,6 +36,8 @@ CODE_VERSIONS = {
 TRAINED = {
     "mae": "mae",
     "mae_trunk": "mae",
+    "contrastive": "align",
+    "contrastive_trunk": "align",
     "align": "align",
     "align_trunk": "align",
     "learned_average": "finetune",
@@ -41,7 +45,7 @@ TRAINED = {
     "finetune": "finetune",
 }
 # The part of a run that runs of other lengths share -> the kind of these runs.
-TRUNKS = {"mae_trunk": "mae", "align_trunk": "align"}
+TRUNKS = {"mae_trunk": "mae", "contrastive_trunk": "contrastive", "align_trunk": "align"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from trainables.config import AlignSettings, FinetuneSettings, MaeSettings
+from trainables.config import FinetuneSettings
+from trainables.contrastive_settings import ContrastiveSettings
 from trainables.data.batch import Batch
-from trainables.data.batch_order import Pairing, check_parts, pairing_of
+from trainables.data.batch_order import Pairing, check_parts, pairing_in
 from trainables.data.catalog import Dataset
 from trainables.data.loader import check_unreadable, training_batches
 from trainables.data.mixture import Mixture
 from trainables.process_group import rank, world_size
 from trainables.stage_descriptions import downstream_steps_per_epoch
 from trainables.stage_run import StageRun
+from trainables.training_descriptions import Pretraining
 from trainables.training_settings import AugmentSettings, ClipSettings
 
 
@@ -28,6 +31,7 @@ class TrainingData:
     steps_per_epoch: int
     pairing: Pairing
     resample: Mapping[str, tuple[int, int]]  # source -> width, height
+    second_views: Mapping[str, Path]  # source -> root of what a second view shows instead
 
     @property
     def steps(self) -> int:
@@ -49,6 +53,7 @@ class TrainingData:
             max_unreadable=self.max_unreadable,
             pairing=self.pairing,
             resample=self.resample,
+            second_views=self.second_views,
             pin_memory=self.run.device.type == "cuda",
         )
 
@@ -68,10 +73,8 @@ class TrainingData:
         }
 
 
-def mixed_data(
-    run: StageRun, clip: ClipSettings, settings: MaeSettings | AlignSettings, seed: int
-) -> TrainingData:
-    """The stream of stage 1 or 2; clips that fill no whole batch of an epoch are left out.
+def mixed_data(run: StageRun, clip: ClipSettings, settings: Pretraining, seed: int) -> TrainingData:
+    """The stream of a pre-training stage; clips that fill no whole batch of an epoch are left out.
 
     A trunk's ends at its step, else nothing about it depends on where it ends.
 
@@ -86,7 +89,7 @@ def mixed_data(
             f"clips_per_epoch {settings.clips_per_epoch} is less than optimizer.batch_size "
             f"{batch_size}; raise the one or lower the other"
         )
-    pairing = pairing_of(settings.mixup) if isinstance(settings, AlignSettings) else None
+    pairing = pairing_in(settings)
     check_parts(batch_size, pairing, run.execution.per_device_batch, world_size())
     steps_per_epoch = settings.clips_per_epoch // batch_size
     shares = settings.mixture.shares
@@ -110,7 +113,16 @@ def mixed_data(
         steps_per_epoch=steps_per_epoch,
         pairing=pairing,
         resample=settings.mixture.resample,
+        second_views=_second_views(run, settings),
     )
+
+
+def _second_views(run: StageRun, settings: Pretraining) -> dict[str, Path]:
+    if not isinstance(settings, ContrastiveSettings) or not settings.view_scale:
+        return {}
+    datasets = {name: run.datasets[name] for name in settings.mixture.shares}
+    scale = settings.view_scale
+    return {name: each.views[scale] for name, each in datasets.items() if each.views}
 
 
 def downstream_data(
@@ -118,7 +130,7 @@ def downstream_data(
 ) -> TrainingData:
     """The training split of one dataset; an epoch is its whole batches, one at the least."""
     clips, batch_size = len(dataset.split("train")), settings.optimizer.batch_size
-    pairing = pairing_of(settings.mixup)
+    pairing = pairing_in(settings)
     check_parts(batch_size, pairing, run.execution.per_device_batch, world_size())
     steps_per_epoch = downstream_steps_per_epoch(clips, batch_size)
     mixture = Mixture(
@@ -138,4 +150,5 @@ def downstream_data(
         steps_per_epoch=steps_per_epoch,
         pairing=pairing,
         resample={},
+        second_views={},
     )

@@ -8,17 +8,25 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from trainables.config import AlignSettings, FinetuneSettings, MaeSettings, ProbeSettings
-from trainables.settings import parse
+from trainables.config import (
+    AlignSettings,
+    FinetuneSettings,
+    MaeSettings,
+    ProbeSettings,
+    TrialConfig,
+)
+from trainables.contrastive_settings import ContrastiveSettings
+from trainables.settings import Settings, parse
 
-Described = TypeVar("Described", MaeSettings, AlignSettings, FinetuneSettings)
+Pretraining = MaeSettings | ContrastiveSettings | AlignSettings
+Described = TypeVar("Described", MaeSettings, ContrastiveSettings, AlignSettings, FinetuneSettings)
 
 SCHEDULES_OWN = ("warmup_fraction", "warmup_clips", "decay_fraction")
 # A trunk runs as the beginning of a run that never decays.
 OF_A_TRUNK: dict[str, Any] = {"decay_fraction": 0.0, "lr_end": 0.0}
 
 
-def described(settings: MaeSettings | AlignSettings | FinetuneSettings) -> dict[str, Any]:
+def described(settings: Pretraining | FinetuneSettings) -> dict[str, Any]:
     """JSON values."""
     values: dict[str, Any] = settings.model_dump(mode="json")
     values["optimizer"] = {
@@ -43,7 +51,7 @@ def lower_precision(precision: str) -> dict[str, str]:
 
 
 def of_trunk(described: dict[str, Any]) -> dict[str, Any]:
-    """Of the description of stage 1 or 2: what its trunk depends on."""
+    """Of the description of a pre-training stage: what its trunk depends on."""
     trunk = {name: value for name, value in described.items() if name != "epochs"}
     trunk["optimizer"] = {
         name: value for name, value in described["optimizer"].items() if name not in OF_A_TRUNK
@@ -61,3 +69,13 @@ def settings_of(kind: type[Described], described: dict[str, Any], where: str) ->
         mixture = {**described["mixture"], "max_repetition": None}
         values = {"epochs": 0, "branch_epochs": [], **values, "mixture": mixture}
     return parse(kind, values, where)
+
+
+def model_and_clip(trial: TrialConfig) -> dict[str, Any]:
+    """What every stage that looks at clips depends on."""
+    return {"model": json_of(trial.model), "clip": json_of(trial.clip)}
+
+
+def json_of(settings: Settings) -> dict[str, Any]:
+    described: dict[str, Any] = settings.model_dump(mode="json")
+    return described

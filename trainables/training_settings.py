@@ -20,6 +20,9 @@ Normalize = Literal["imagenet", "per_clip"]
 NonNegative = Annotated[int, Field(ge=0)]
 # YAML has lists only; strict pydantic wants the tuple itself.
 AsTuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
+# Lengths that shall share one trunk under constant_then_decay: whoever trains it keeps its state
+# where the decay of each shorter one begins. No part of a stage's identity.
+BranchEpochs = Annotated[tuple[Positive, ...], AsTuple]
 Range = Annotated[tuple[float, float], AsTuple]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Betas = Annotated[tuple[Beta, Beta], AsTuple]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from trainables import pretraining_descriptions as pretraining
 from trainables import stage_descriptions as stages
 from trainables.config import TrialConfig
 from trainables.data.catalog import Dataset
@@ -71,20 +72,22 @@ def trial_stages(
 
 
 def start_of_alignment(trial: TrialConfig, data: Mapping[str, Dataset]) -> Stage:
-    """Stage 1, or where there is none what training starts from."""
+    """The last stage before stage 2, or where there is none what training starts from."""
     start = stages.start(trial)
     if trial.mae is not None and trial.mae.epochs:
-        start = stages.mae(trial, trial.mae, data, start)
+        start = pretraining.mae(trial, trial.mae, data, start)
+    if trial.contrastive is not None and trial.contrastive.epochs:
+        start = pretraining.contrastive(trial, trial.contrastive, data, start)
     return start
 
 
 def _weights(trial: TrialConfig, data: Mapping[str, Dataset], start: Stage) -> Stage:
-    """Stage 2 and its average, from what stage 1 gave."""
+    """Stage 2 and its average, from what came before it."""
     average = trial.average
     if trial.align.epochs == 0:
         return start
     if average.method in ("none", "wise_ft", "last_k", "ema", "posthoc_ema"):
-        aligned = stages.align(trial, trial.align, data, start)
+        aligned = pretraining.align(trial, trial.align, data, start)
         match average.method:
             case "wise_ft":
                 return stages.average(trial, "interpolate", {"w0": start, "w1": aligned})
@@ -92,7 +95,7 @@ def _weights(trial: TrialConfig, data: Mapping[str, Dataset], start: Stage) -> S
                 return stages.average(trial, average.method, {"aligned": aligned})
         return aligned
     endpoints = {
-        f"w{index}": stages.align(trial, trial.endpoint(index), data, start)
+        f"w{index}": pretraining.align(trial, trial.endpoint(index), data, start)
         for index in range(len(average.endpoints))
     }
     match average.method:

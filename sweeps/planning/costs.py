@@ -234,7 +234,7 @@ def flops_per_clip(kind: str, settings: Mapping[str, Any]) -> float | None:
     match kind:
         case "mae":
             return flops.mae_flops(model, clip, settings["mae"])
-        case "align" | "finetune":
+        case "contrastive" | "align" | "finetune":
             return flops.classification_flops(model, clip, frozen=False)
         case "augmented_probe":
             return flops.classification_flops(model, clip, frozen=True)

@@ -11,9 +11,10 @@ from itertools import pairwise
 
 from sweeps.planning.costs import Price, StageCosts
 from sweeps.planning.stage_facts import batch_size, describe, repetition
-from trainables.config import AlignSettings, MaeSettings, TrialConfig
+from trainables.config import TrialConfig
 from trainables.data.catalog import Dataset
 from trainables.stage import TRUNKS, Stage
+from trainables.training_descriptions import Pretraining
 from trainables.trial import trial_stages
 
 COSINES = ("cosine", "cosine_as_released")
@@ -101,8 +102,7 @@ def make_plan(
         not_neutral=[
             number
             for number, (_, trial) in trials.items()
-            if "sum_of_sources"
-            in (trial.mae and trial.mae.clips_per_epoch, trial.align.clips_per_epoch)
+            if any(run.clips_per_epoch == "sum_of_sources" for _, run in _pretraining(trial))
         ],
         lengths=_lengths(trial for _, trial in trials.values()),
     )
@@ -143,10 +143,10 @@ def _follow_shorter(stages: Mapping[str, PlannedStage], costs: StageCosts) -> No
 
 def _lengths(trials: Iterable[TrialConfig]) -> list[str]:
     """What stands in the way where runs differ in length alone."""
-    settings = [each for trial in trials for each in (("mae", trial.mae), ("align", trial.align))]
+    settings = [each for trial in trials for each in _pretraining(trial)]
     lines = []
-    for kind in ("mae", "align"):
-        runs = [run for name, run in settings if name == kind and run and run.epochs]
+    for kind in TRUNKS.values():
+        runs = [run for name, run in settings if name == kind and run.epochs]
         lengths = {run.epochs for run in runs}
         if len(lengths) < 2:
             continue
@@ -164,7 +164,12 @@ def _lengths(trials: Iterable[TrialConfig]) -> list[str]:
     return lines
 
 
-def _kept(runs: Iterable[MaeSettings | AlignSettings]) -> set[int]:
+def _pretraining(trial: TrialConfig) -> list[tuple[str, Pretraining]]:
+    found = {kind: getattr(trial, kind) for kind in TRUNKS.values()}
+    return [(kind, run) for kind, run in found.items() if run is not None]
+
+
+def _kept(runs: Iterable[Pretraining]) -> set[int]:
     return {epochs for run in runs for epochs in run.branch_epochs}
 
 

@@ -13,7 +13,7 @@ from trainables.stage import TRAINED, TRUNKS, Stage
 from trainables.trial import trial_stages
 
 SHOWN = (*TRAINED, "average", "greedy_soup")  # the others follow from these
-PRETRAINED = ("mae", "align", *TRUNKS)
+PRETRAINED = (*TRUNKS.values(), *TRUNKS)
 
 
 def stage_clips(stage: Stage, data: Mapping[str, Dataset]) -> int:
@@ -41,7 +41,7 @@ def stage_clips(stage: Stage, data: Mapping[str, Dataset]) -> int:
 
 
 def run_clips(stage: Stage) -> int:
-    """Of stage 1 or 2: all clips of the run, from its first step to its last; a trunk's to its."""
+    """Of a pre-training stage: all clips of the run from its first step; a trunk's to its own."""
     if stage.kind in TRUNKS:
         return int(stage.settings["step"]) * batch_size(stage)
     settings = pretraining(stage)
@@ -50,13 +50,13 @@ def run_clips(stage: Stage) -> int:
 
 
 def pretraining(stage: Stage) -> dict[str, Any]:
-    """The described settings of stage 1, of stage 2, or of what a trunk of theirs depends on."""
+    """The described settings of a pre-training stage, or of what a trunk of theirs depends on."""
     settings: dict[str, Any] = stage.settings[TRUNKS.get(stage.kind, stage.kind)]
     return settings
 
 
 def batch_size(stage: Stage) -> int:
-    """The global batch of stage 1 or 2, or of a trunk of theirs."""
+    """The global batch of a pre-training stage, or of a trunk of one."""
     size: int = pretraining(stage)["optimizer"]["batch_size"]
     return size
 
@@ -77,9 +77,9 @@ def repetition(stage: Stage, data: Mapping[str, Dataset]) -> dict[str, float]:
 def excess_repetition(trial: TrialConfig, data: Mapping[str, Dataset]) -> str | None:
     """Why the trial goes past its `max_repetition`; None if it keeps to it."""
     for stage in trial_stages(trial, data).all():
-        if stage.kind not in ("mae", "align"):
+        if stage.kind not in TRUNKS.values():
             continue
-        settings = trial.mae if stage.kind == "mae" else trial.align
+        settings = getattr(trial, stage.kind)
         assert settings is not None
         cap = settings.mixture.max_repetition
         for source, times in repetition(stage, data).items():
@@ -98,6 +98,8 @@ def describe(stage: Stage) -> str:
         mixed = " + ".join(f"{share} {source}" for source, share in shares.items())
         if stage.kind in TRUNKS:
             return f"{mixed} to step {stage.settings['step']:,}"
+        if stage.kind == "contrastive":
+            return f"{mixed}, views of scale {pretraining(stage)['view_scale']:g}"
         return mixed
     if stage.kind == "average":
         return ", ".join(str(value) for value in stage.settings.values())

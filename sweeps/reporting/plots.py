@@ -10,13 +10,11 @@ from sweeps.searching.given import RANDOM_WEIGHTS
 
 
 def plot_scores(summary: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Top-1 against the share of each source, and against the averaging coefficient."""
-    aligned = [
-        trial
-        for trial in summary["trials"]
-        if trial["state"] == "complete" and trial["config"]["align"]["epochs"]
-    ]
-    mixed = [trial for trial in aligned if trial["shares"]]
+    """Top-1 against the share of each source, the averaging coefficient, the scale of views."""
+    complete = [trial for trial in summary["trials"] if trial["state"] == "complete"]
+    aligned = [trial for trial in complete if trial["config"]["align"]["epochs"]]
+    mixed = [trial for trial in complete if trial["shares"]]
+    viewed = [trial for trial in complete if _epochs_of_views(trial)]
     averaged = [t for t in aligned if t["config"]["average"]["method"] == "interpolate"]
     sources = sorted({source for trial in mixed for source in trial["shares"]})
     plots = [
@@ -25,6 +23,8 @@ def plot_scores(summary: Mapping[str, Any], folder: Path) -> list[Path]:
     ]
     if len(averaged) > 1:
         plots.append(_plot(summary, averaged, _coefficient, "averaging coefficient", folder))
+    if len({_view_scale(trial) for trial in viewed}) > 1:
+        plots.append(_plot(summary, viewed, _view_scale, "scale of generator views", folder))
     plots += [
         _plot_curve(summary, curve, number, folder)
         for number, curve in enumerate(summary["curves"], start=1)
@@ -55,6 +55,16 @@ def _plot_curve(
 
 def _share_of(source: str) -> Callable[[Mapping[str, Any]], float]:
     return lambda trial: trial["shares"].get(source, 0.0)
+
+
+def _epochs_of_views(trial: Mapping[str, Any]) -> int:
+    contrastive = trial["config"].get("contrastive")  # not there in a sweep of before
+    return contrastive["epochs"] if contrastive else 0
+
+
+def _view_scale(trial: Mapping[str, Any]) -> float:
+    scale: float = trial["config"]["contrastive"]["view_scale"]
+    return scale
 
 
 def _coefficient(trial: Mapping[str, Any]) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from search_spaces.importance import ENOUGH_TRIALS, importances
+from trainables.stage import TRUNKS
 
 SHORT = {"probe": "probe", "augmented_probe": "LP", "finetune": "FT"}
 
@@ -109,7 +110,7 @@ def mixture_table(summary: Mapping[str, Any]) -> list[str]:
         f"| {mixture['repetition'].get(source, 0):.2f} "
         f"| {sum(mixture['replaced'].get(source, {}).values())} |"
         for identity, stage in stages.items()
-        if stage["kind"] in ("mae", "align") and (mixture := stage["mixture"])
+        if stage["kind"] in TRUNKS.values() and (mixture := stage["mixture"])
         for source, share in mixture["requested"].items()
         for realised in [mixture["realised"][source]]
     ]

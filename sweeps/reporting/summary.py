@@ -169,10 +169,11 @@ def _trial(
 
 
 def _shares(weights: Stage) -> dict[str, float]:
-    """The mix that stage 2 trained on; empty where there was none, or several."""
-    if weights.kind != "align":
+    """The mix that stage 2 trained on, or the contrastive stage instead of it; empty where there
+    was none, or several."""
+    if weights.kind not in ("contrastive", "align"):
         return {}
-    shares = weights.settings["align"]["mixture"]["shares"]
+    shares = weights.settings[weights.kind]["mixture"]["shares"]
     return {source: float(share) for source, share in shares.items()}
 
 

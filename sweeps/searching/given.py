@@ -37,6 +37,8 @@ def given_trials(sweep: Sweep, space: Space, sizes: Mapping[str, int]) -> list[G
         nothing: dict[str, Any] = {"align.epochs": 0, "start": {"weights": "random", "path": None}}
         if sweep.settings.trial.mae is not None:
             nothing["mae.epochs"] = 0
+        if sweep.settings.trial.contrastive is not None:
+            nothing["contrastive.epochs"] = 0
         vit = sweep.settings.trial.model.vit
         if vit is not None and vit.positions == "imported":  # which random weights do not bring
             nothing["model.vit.positions"] = "sincos_1d"

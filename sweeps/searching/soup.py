@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trainables import stage_descriptions as stages
+from trainables import pretraining_descriptions as stages
 from trainables.config import TrialConfig
 from trainables.data.catalog import Dataset
 from trainables.settings import Settings, parse, with_overrides

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import torch
@@ -38,6 +39,7 @@ def training_batches(
     max_unreadable: float,
     pairing: Pairing,
     resample: Mapping[str, tuple[int, int]],
+    second_views: Mapping[str, Path],
     pin_memory: bool,
 ) -> Iterator[Batch]:
     """This rank's part of the global batches `start_step` to `stop_step` - 1.
@@ -45,7 +47,8 @@ def training_batches(
     The parts of all ranks, one after the other, are the global batch in its `batch_order`.
 
     The batches follow from the mixture and the settings alone, not from `workers` or
-    `start_step`. A clip that cannot be read is replaced by another of the same source.
+    `start_step`. A clip that cannot be read is replaced by another of the same source. A second
+    view shows the file under `second_views` (source -> root) instead of the clip's own.
 
     Raises:
         ValueError: when more than `max_unreadable` of a source's training clips (as seen by this
@@ -53,7 +56,9 @@ def training_batches(
     """
     side = math.ceil(clip.resolution * TRAINING_MARGIN)
     reader = _reader(clip, side, KEPT_BYTES // max(1, workers), video_reader)
-    views = TrainingViews(datasets, mixture, clip, augmentation, reader, max_unreadable, resample)
+    views = TrainingViews(
+        datasets, mixture, clip, augmentation, reader, max_unreadable, resample, second_views
+    )
     steps = range(start_step, stop_step)
     indices = (
         shard(batch_order(mixture, step, pairing), rank, world_size, pairing) for step in steps

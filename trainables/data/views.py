@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -47,7 +48,8 @@ class TrainingViews(torch.utils.data.Dataset[View]):
     reader: ClipReader
     max_unreadable: float
     resample: Mapping[str, tuple[int, int]]  # sources whose frames pass through width x height
-    _last: tuple[tuple[str, int, int], np.ndarray] | None = field(
+    second_views: Mapping[str, Path]  # source -> root of what other views than the first show
+    _last: tuple[tuple[str, int, int], list[np.ndarray]] | None = field(
         default=None, init=False, repr=False
     )
 
@@ -89,17 +91,26 @@ class TrainingViews(torch.utils.data.Dataset[View]):
         )
 
     def _frames(self, draw: Draw) -> np.ndarray:
-        """uint8 [T, H, W, 3]: the window that all views of this use of the clip share."""
-        use = draw.source, draw.clip, draw.clip_seed
-        if self._last is not None and self._last[0] == use:
-            return self._last[1]
+        """uint8 [T, H, W, 3]: the window that all views of this use of the clip share.
+
+        Where others than the first show another file, all are read together: if one cannot be
+        read, another clip stands in for all.
+        """
+        use, is_first = (draw.source, draw.clip, draw.clip_seed), draw.seed == draw.clip_seed
+        if self._last is None or self._last[0] != use:
+            self._last = use, self._read(draw)
+        return self._last[1][0 if is_first else -1]
+
+    def _read(self, draw: Draw) -> list[np.ndarray]:
         dataset, clip = self.datasets[draw.source], self.clips[draw.source][draw.clip]
         position = np.random.default_rng(draw.clip_seed).random()
-        frames = self.reader.read(dataset.root / clip.path, position, dataset.frame_rate)
+        roots = [dataset.root]
+        if draw.source in self.second_views:
+            roots.append(self.second_views[draw.source])
+        read = [self.reader.read(r / clip.path, position, dataset.frame_rate) for r in roots]
         if draw.source in self.resample:
-            frames = resample(frames, *self.resample[draw.source])
-        self._last = use, frames
-        return frames
+            read = [resample(frames, *self.resample[draw.source]) for frames in read]
+        return read
 
 
 @dataclass

@@ -19,6 +19,7 @@ from trainables.stage_store import StageStore
 from trainables.stages.align import run_align
 from trainables.stages.average import run_average
 from trainables.stages.bias import run_bias
+from trainables.stages.contrastive import run_contrastive
 from trainables.stages.evaluate import run_evaluate
 from trainables.stages.features import run_features
 from trainables.stages.finetune import run_finetune
@@ -34,6 +35,8 @@ KINDS: dict[str, Callable[[StageRun], Outcome]] = {
     "import": run_import,
     "mae": run_mae,
     "mae_trunk": run_mae,
+    "contrastive": run_contrastive,
+    "contrastive_trunk": run_contrastive,
     "align": run_align,
     "align_trunk": run_align,
     "average": run_average,

@@ -76,6 +76,7 @@ def batches(datasets: dict[str, Dataset], **changes: object) -> Iterator[Batch]:
         "max_unreadable": 0.0,
         "pairing": None,
         "resample": {},
+        "second_views": {},
         "mixture": mixture(datasets),
         "augmentation": AUGMENT,
         **changes,
