@@ -23,6 +23,7 @@ from cluster import sender
 from tests.cluster.conftest import until
 from tests.cluster.mlflow_server import MlflowServer, Postgres, SlowLine
 from tests.cluster.tracked import begin, runs, started, tell_a_small_sweep
+from tests.faults.ray_nodes import TOKEN, RayNodes
 from tests.sweeps.commands import command, environment, run_to_end, write_world_sweep
 from trainables.stage_store import StageStore
 
@@ -219,13 +220,30 @@ def run_with(act: Callable[[], bool], sweep: Path, more: Mapping[str, str] = NOT
     return said_by(sweep)
 
 
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[RayNodes]:
+    """A head and two nodes."""
+    cluster = RayNodes(tmp_path / "ray")
+    try:
+        for _ in range(2):
+            cluster.add_node()
+        yield cluster
+    finally:
+        cluster.shut_down()
+
+
+@pytest.mark.parametrize("ray", ["own", pytest.param("nodes", marks=pytest.mark.slow)])
 def test_server_and_sweep_are_killed_and_nothing_is_lost_or_doubled_nor_any_secret_told(
-    server: MlflowServer, tmp_path: Path
+    ray: str, server: MlflowServer, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    name = "killed"
+    name, secrets = f"killed-{ray}", SECRETS
+    if ray == "nodes":
+        cluster: RayNodes = request.getfixturevalue("nodes")
+        secrets = {**cluster.submit_environment, **SECRETS, "RAY_AUTH_TOKEN": TOKEN}
     # Alignment is still long when the server is started again, which takes its time.
     sweep = toy_sweep(tmp_path / "sweep", None, name=name, trial__align__epochs=120)
-    more = {**SECRETS, "MLFLOW_TRACKING_URI": server.address.replace("//", "//ann:planted-0@")}
+    address = server.address.replace("//", "//ann:planted-0@")
+    more = {**secrets, "MLFLOW_TRACKING_URI": address}
     (sweep.parent / ".env").write_text(SECRETS["AWS_SECRET_ACCESS_KEY"])
     told = MlflowClient(server.address)
 
@@ -262,7 +280,9 @@ def test_server_and_sweep_are_killed_and_nothing_is_lost_or_doubled_nor_any_secr
     left = [path for folder in (sweep.parent, server.folder) for path in folder.rglob("*")]
     assert {"server.db", "run.log", "sweep.json"} <= {path.name for path in left}
     assert any(path.name == "report.html" and server.folder in path.parents for path in left)
-    assert [path for path in left if path.is_file() and b"planted-" in path.read_bytes()] == []
+    for planted in ("planted-", TOKEN):
+        told_in = [p for p in left if p.is_file() and planted.encode() in p.read_bytes()]
+        assert told_in == []
 
 
 @pytest.fixture
@@ -282,7 +302,7 @@ def postgres() -> Iterator[Postgres]:
     reason="PostgreSQL is not installed (apt-get install postgresql)",
 )
 def test_a_postgresql_that_crashes_and_restarts_under_a_sweep_costs_nothing(
-    postgres: Postgres, tmp_path: Path
+    postgres: Postgres, nodes: RayNodes, tmp_path: Path
 ) -> None:
     server = MlflowServer(tmp_path, postgres.uri)
     server.start()
@@ -303,7 +323,7 @@ def test_a_postgresql_that_crashes_and_restarts_under_a_sweep_costs_nothing(
                 crashes += 1
             return crashes == 3
 
-        run_with(crash, sweep)
+        run_with(crash, sweep, nodes.submit_environment)
         check_mlflow_holds_all(server.address, sweep)
     finally:
         server.kill()

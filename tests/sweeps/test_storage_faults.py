@@ -20,10 +20,10 @@ from typing import Any
 import pytest
 
 from tests.faults.aftermath import answers_of
+from tests.faults.ray_nodes import RayNodes
 from tests.s3 import S3, s3_server
 from tests.sweeps.commands import (
     command,
-    environment,
     run_to_end,
     run_until,
     write_world_sweep,
@@ -88,13 +88,29 @@ def check_only_artifacts_are_left(storage: Folder) -> None:
             assert store.file(record.identity, role).stat().st_size > 0
 
 
+@pytest.fixture(scope="module")
+def nodes(s3: S3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayNodes]:
+    """A head and two nodes, which know the object store."""
+    cluster = RayNodes(tmp_path_factory.mktemp("ray"))
+    try:
+        for _ in range(2):
+            cluster.add_node()
+        yield cluster
+    finally:
+        cluster.shut_down()
+
+
 @contextmanager
-def running(sweep: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """The command, and what it prints so far."""
+def running(sweep: Path, nodes: RayNodes) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """The command on the nodes, and what it prints so far."""
     printed = sweep.parent / "running.log"
     with printed.open("ab") as log:
         process = subprocess.Popen(
-            command(sweep), cwd=sweep.parent, env=environment(), stdout=log, stderr=log
+            command(sweep),
+            cwd=sweep.parent,
+            env=nodes.submit_environment,
+            stdout=log,
+            stderr=log,
         )
         try:
             yield process, printed
@@ -145,10 +161,10 @@ def test_a_sweep_on_an_object_store_that_is_killed_and_run_again_ends_as_one_on_
 
 
 def test_an_object_store_that_answers_503_for_a_while_is_waited_for(
-    undisturbed: dict[str, Any], s3: S3, storage: Folder, tmp_path: Path
+    undisturbed: dict[str, Any], nodes: RayNodes, s3: S3, storage: Folder, tmp_path: Path
 ) -> None:
     sweep = sweep_on(tmp_path, str(storage), execution__storage__patience_minutes=10)
-    with running(sweep) as (process, printed):
+    with running(sweep, nodes) as (process, printed):
         until(lambda: epochs_of_a_stage_at_work(storage) >= 3, process, printed)
         before = finished(storage)
         s3.refusing = True
@@ -161,13 +177,17 @@ def test_an_object_store_that_answers_503_for_a_while_is_waited_for(
 
 
 def test_a_second_copy_on_an_object_store_is_refused_and_the_first_ends_as_if_alone(
-    undisturbed: dict[str, Any], storage: Folder, tmp_path: Path
+    undisturbed: dict[str, Any], nodes: RayNodes, storage: Folder, tmp_path: Path
 ) -> None:
     sweep = sweep_on(tmp_path, str(storage))
-    with running(sweep) as (process, printed):
+    with running(sweep, nodes) as (process, printed):
         until(lambda: epochs_of_a_stage_at_work(storage) >= 1, process, printed)
         second = subprocess.run(
-            command(sweep), cwd=tmp_path, env=environment(), capture_output=True, text=True
+            command(sweep),
+            cwd=tmp_path,
+            env=nodes.submit_environment,
+            capture_output=True,
+            text=True,
         )
         assert second.returncode == 2 and "runs this sweep; wait for it" in second.stdout
         assert process.wait(500) == 0, printed.read_text()[-3000:]
@@ -176,11 +196,14 @@ def test_a_second_copy_on_an_object_store_is_refused_and_the_first_ends_as_if_al
 
 
 def test_two_sweeps_that_need_the_same_stages_at_once_end_right_on_one_object_store(
-    undisturbed: dict[str, Any], storage: Folder, tmp_path: Path
+    undisturbed: dict[str, Any], nodes: RayNodes, storage: Folder, tmp_path: Path
 ) -> None:
     first = sweep_on(tmp_path / "first", str(storage))
     second = sweep_on(tmp_path / "second", str(storage), name="other")
-    with running(first) as (one, printed_one), running(second) as (two, printed_two):
+    with (
+        running(first, nodes) as (one, printed_one),
+        running(second, nodes) as (two, printed_two),
+    ):
         assert one.wait(900) == 0, printed_one.read_text()[-3000:]
         assert two.wait(900) == 0, printed_two.read_text()[-3000:]
     for name in ("toy", "other"):
@@ -201,12 +224,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_is_waited_for(
-    undisturbed: dict[str, Any], small_disk: Path, tmp_path: Path
+    undisturbed: dict[str, Any], nodes: RayNodes, small_disk: Path, tmp_path: Path
 ) -> None:
     storage = Folder(str(small_disk / "runs"))
     sweep = sweep_on(tmp_path, str(storage), execution__storage__patience_minutes=10)
     filler = small_disk / "filler"
-    with running(sweep) as (process, printed):
+    with running(sweep, nodes) as (process, printed):
         until(lambda: epochs_of_a_stage_at_work(storage) >= 3, process, printed)
         before = finished(storage)
         with filler.open("wb") as file, pytest.raises(OSError, match="No space left"):
