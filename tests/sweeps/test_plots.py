@@ -111,3 +111,18 @@ def test_a_curve_has_a_line_for_each_dataset_and_a_single_point_is_none(
     axes = drawn[path.name]
     assert line(axes, "low") == [(0.0, 25.0), (1.0, 75.0)]
     assert axes.get_xlabel() == "coefficient from 012345 to abcdef"
+
+
+def test_the_score_stands_over_the_scale_of_views_where_several_were_tried(
+    drawn: dict[str, Any], tmp_path: Path
+) -> None:
+    trials = [trial(both(0.5), score, epochs=0) for score in (0.25, 0.5, 0.375)]
+    for each, scale in zip(trials, (0.0, 0.5, 2.0), strict=True):
+        each["config"]["contrastive"] = {"epochs": 2, "view_scale": scale}
+    trials.append(trial(both(1.0), 0.125))  # of alignment alone
+    plot_scores(summary(*trials), tmp_path)
+    axes = drawn["scale_of_generator_views.png"]
+    assert line(axes, "score") == [(0.0, 25.0), (0.5, 50.0), (2.0, 37.5)]
+    drawn.clear()
+    plot_scores(summary(*trials[2:]), tmp_path)
+    assert "scale_of_generator_views.png" not in drawn
