@@ -40,11 +40,13 @@ class ContrastiveSettings(Settings):
     clips_per_epoch: Positive | Literal["sum_of_sources"]  # views, two a clip
     mixture: MixtureSettings
     view_scale: Annotated[float, Field(ge=0)]  # of w; 0: G(z) twice
-    loss: Literal["simclr", "supcon"]  # positives: the other view, or all of the same class
-    # supcon's: whether sources share classes, as in align.head; null for simclr.
+    # Positives: the other view (simclr), or all of the same class (supcon). inverter: instead of
+    # what is alike, the latent and the class of each generated clip are learnt.
+    loss: Literal["simclr", "supcon", "inverter"]
+    # Whether sources share classes, as in align.head; null for simclr.
     classes: Literal["union", "per_source", "by_index"] | None
-    temperature: Annotated[float, Field(gt=0)]
-    projection: ProjectionSettings
+    temperature: Annotated[float, Field(gt=0)] | None  # null for inverter
+    projection: ProjectionSettings | None  # null for inverter
     drop_path: Fraction
     augment: AugmentSettings
     optimizer: OptimizerSettings
@@ -54,10 +56,21 @@ class ContrastiveSettings(Settings):
         return 2
 
     @model_validator(mode="after")
-    def _classes_of_supcon(self) -> Self:
-        if (self.classes is not None) != (self.loss == "supcon"):
+    def _one_loss(self) -> Self:
+        if (self.classes is None) != (self.loss == "simclr"):
             raise ValueError(
-                f"loss {self.loss!r} with classes {self.classes!r}: supcon takes union, per_source "
-                "or by_index, simclr looks at no class and takes classes: null"
+                f"loss {self.loss!r} with classes {self.classes!r}: supcon and inverter take "
+                "union, per_source or by_index, simclr looks at no class and takes classes: null"
+            )
+        for name in ("temperature", "projection"):
+            if (getattr(self, name) is None) != (self.loss == "inverter"):
+                raise ValueError(
+                    f"loss {self.loss!r} with {name} {getattr(self, name)!r}: simclr and supcon "
+                    f"need one, inverter takes {name}: null"
+                )
+        if self.loss == "inverter" and self.view_scale:
+            raise ValueError(
+                f"loss 'inverter' with view_scale {self.view_scale:g}: it learns the latent of "
+                "G(z); set view_scale: 0.0"
             )
         return self

@@ -78,6 +78,7 @@ def _pretraining(
             described["classes"] = "per_source"
     if isinstance(settings, ContrastiveSettings):
         sources = [data[name] for name, share in exact.items() if share]
+        _check_latents(settings, sources)
         described["view_scale"] = _view_scale(settings, sources)
     if settings.clips_per_epoch == "sum_of_sources":
         described["clips_per_epoch"] = sum(sizes[name] for name, share in exact.items() if share)
@@ -91,6 +92,15 @@ def _pretraining(
         return whole
     trunk = _trunk(whole, settings)
     return whole if trunk is None else replace(whole, inputs={"start": start, "trunk": trunk})
+
+
+def _check_latents(settings: ContrastiveSettings, sources: Sequence[Dataset]) -> None:
+    for source in sources if settings.loss == "inverter" else ():
+        if source.latents is None:
+            raise ValueError(
+                f"contrastive.loss 'inverter': {source.name!r} has no latents to learn; take "
+                "sources that data.generators sampled of an exported program, or another loss"
+            )
 
 
 def _view_scale(settings: ContrastiveSettings, sources: Sequence[Dataset]) -> float:

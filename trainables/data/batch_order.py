@@ -59,8 +59,8 @@ def pairing_in(
     settings: MaeSettings | ContrastiveSettings | AlignSettings | FinetuneSettings,
 ) -> Pairing:
     """Of a training stage."""
-    if isinstance(settings, ContrastiveSettings):
-        return "same_clip"
+    if isinstance(settings, ContrastiveSettings):  # the inverter compares nothing
+        return None if settings.loss == "inverter" else "same_clip"
     return None if isinstance(settings, MaeSettings) else pairing_of(settings.mixup)
 
 

@@ -53,6 +53,7 @@ class Dataset:
     masks: Path | None = None  # of the people in its clips; see data/single_frames.py
     # Of a generator's clips G(z): scale of w -> folder of G(z + w), under the same paths.
     views: Mapping[float, Path] = field(default_factory=dict)
+    latents: Path | None = None  # of its clips, in the order of `clips`: see data/latents.py
     notes: tuple[str, ...] = ()  # what the user should know of it
 
     def split(self, name: str) -> tuple[Clip, ...]:
@@ -74,6 +75,7 @@ class DatasetSettings(Settings):
     leak_rate: float | None = None  # as measured by data.human_removal
     masks: str | None = None
     views: dict[Annotated[float, Field(gt=0)], str] | None = None  # written by data.generators
+    latents: str | None = None  # likewise
 
 
 Entry = DatasetSettings | SuiteSettings | SubsetSettings
@@ -121,6 +123,8 @@ def written_out(path: Path, name: str) -> DatasetSettings | SuiteSettings:
     if entry.masks is not None:
         found["masks"] = absolute(entry.masks)
     if isinstance(entry, DatasetSettings):
+        if entry.latents is not None:
+            found["latents"] = absolute(entry.latents)
         if entry.views is not None:
             found["views"] = {scale: absolute(path) for scale, path in entry.views.items()}
         if isinstance(entry.clips, str):
@@ -223,6 +227,7 @@ def _from_parent(
         clips=clips,
         content_hash=_hash(clips, classes, parent.humans, parent.frame_rate, whole.version),
         licence=entry.licence or parent.licence,
+        latents=None,  # they are in the order of the parent's clips
     )
 
 
@@ -258,6 +263,7 @@ def _dataset(
         leak_rate=entry.leak_rate,
         masks=None if entry.masks is None else _expand(name, entry.masks, folder),
         views={scale: _expand(name, path, folder) for scale, path in (entry.views or {}).items()},
+        latents=None if entry.latents is None else _expand(name, entry.latents, folder),
     )
 
 

@@ -1,4 +1,4 @@
-"""Learning that views belong together: the projection of features, and the losses."""
+"""Learning from a generator's views: the projection of features, and the losses."""
 
 from __future__ import annotations
 
@@ -38,3 +38,14 @@ def contrastive_loss(
     log_p = F.log_softmax(similar, dim=1).masked_fill(~positive, 0.0)
     nearest = positive.gather(1, similar.argmax(dim=1, keepdim=True)).squeeze(1)
     return -log_p.sum(dim=1) / positive.sum(dim=1), nearest
+
+
+def inverter_loss(
+    found: Tensor, latent: Tensor, logits: Tensor, target: Tensor
+) -> tuple[Tensor, Tensor]:
+    """MSE(z) and CE(y) of each clip, [B] each, whose sum GenRep's inverter minimises.
+
+    `found` and `latent`: [B, D], the mean is over D; `logits` [B, classes], `target` [B].
+    """
+    error = (found.float() - latent).pow(2).mean(dim=1)
+    return error, F.cross_entropy(logits, target, reduction="none")

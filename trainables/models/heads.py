@@ -86,7 +86,11 @@ class Classifier(nn.Module):
 
         `partner` [B]: the source of what a clip is mixed with, whose outputs then compete too.
         """
-        logits: Tensor = self.head(self.trunk(video))
+        return self.logits(self.trunk(video), source, partner)
+
+    def logits(self, feature: Tensor, source: Tensor, partner: Tensor | None = None) -> Tensor:
+        """The same of features [B, width]."""
+        logits: Tensor = self.head(feature)
         allowed = self.allowed[source]
         if partner is not None:
             allowed = allowed | self.allowed[partner]

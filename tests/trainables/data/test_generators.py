@@ -19,6 +19,7 @@ from trainables.data.generators.__main__ import main
 from trainables.data.generators.exported import ExportedProgram, SamplingSettings
 from trainables.data.generators.renderers import DemoPeople
 from trainables.data.latent_draws import LatentDraws
+from trainables.data.latents import training_latents
 from trainables.data.virtual_humans import clip as virtual_clip
 
 WORLD = WorldSettings(
@@ -147,7 +148,9 @@ def test_the_command_writes_a_source_with_views_resumes_and_adds_scales(tmp_path
     lost.unlink()
     with pytest.raises(ValueError, match="1 of 2 clips have no view of scale 0.5"):
         check_files(dataset)
-    assert command("out", "0.5", "2") == 0
+    assert command("out", "0.5") == 0
+    assert files_of(tmp_path / "out") == made
+    assert command("out", "2") == 0
     again = files_of(tmp_path / "out")
     assert {name: again[name] for name in made} == made
     more = load_catalog(tmp_path / "out/catalog.yaml")["humans_views"]
@@ -171,6 +174,21 @@ def test_an_exported_program_is_sampled_with_its_classes(tmp_path: Path) -> None
     options = ["--clips", "6", "--heldout", "2", "--scales", "0.1", "--classes", "dark", "bright"]
     assert main(["program", str(path), str(tmp_path / "out"), *options, "--workers", "1"]) == 0
     dataset = load_catalog(tmp_path / "out/catalog.yaml")["generated"]
+    latents = training_latents(dataset)
+    assert latents.shape == (6, 5) and len(np.unique(latents)) == 30
+    net = Net(lambda made: made, (3, 16, 18, 3)).eval()  # the program, unexported
+    for clip, z in zip(dataset.split("train"), latents, strict=True):
+        label = ["dark", "bright"].index(dataset.classes[clip.label])
+        frames = read_clip(
+            dataset.root / clip.path,
+            frames=3,
+            seconds=10,
+            position=0,
+            short_side=16,
+            frame_rate=None,
+        )
+        drawn = 255 * net(torch.from_numpy(z[None]), torch.tensor([label]))[0].detach().numpy()
+        assert abs(drawn.mean() - frames.mean()) < 5
     assert dataset.classes == ("bright", "dark") and len(dataset.split("selection")) == 2
     brightness: dict[str, list[float]] = {"dark": [], "bright": []}
     for clip in dataset.clips:

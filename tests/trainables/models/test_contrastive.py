@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainables.models.contrastive import Projection, contrastive_loss
+from trainables.models.contrastive import Projection, contrastive_loss, inverter_loss
 
 
 def unit(count: int, size: int = 5, seed: int = 0) -> Tensor:
@@ -59,3 +59,15 @@ def test_the_nearest_is_a_positive_where_the_partner_is_nearest() -> None:
 def test_a_projection_lies_on_the_unit_sphere() -> None:
     out = Projection(4, 8, 3)(torch.randn(5, 4))
     torch.testing.assert_close(out.norm(dim=1), torch.ones(5))
+
+
+def test_the_inverters_losses_are_mse_and_cross_entropy() -> None:
+    found, latent = unit(4), unit(4, seed=1)
+    logits, target = unit(4, size=3, seed=2), torch.tensor([0, 2, 1, 1])
+    error, entropy = inverter_loss(found, latent.float(), logits, target)
+    assert float(error.mean()) == pytest.approx(float(F.mse_loss(found, latent)), rel=1e-5)
+    expected = [
+        -math.log(math.exp(row[y]) / sum(map(math.exp, row)))
+        for row, y in zip(logits.tolist(), target.tolist(), strict=True)
+    ]
+    assert entropy.tolist() == pytest.approx(expected)

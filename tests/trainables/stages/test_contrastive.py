@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from sweeps.planning.costs import flops_per_clip
 from sweeps.planning.stage_facts import repetition, stage_clips
-from tests.toy import toy_trial
+from tests.toy import MIXTURE, OPTIMIZER, toy_trial
 from tests.trainables.data.videos import write_video
 from tests.trainables.test_training_loop import ROOT, assert_close, assert_same
 from tests.trainables.toy_videos import run_chain, weights_of
@@ -23,6 +23,7 @@ from trainables.data.augment import augment
 from trainables.data.batch import Batch
 from trainables.data.catalog import Dataset
 from trainables.data.clips import read_clip
+from trainables.data.latents import write_latents
 from trainables.data.loader import training_batches
 from trainables.data.mixture import Mixture
 from trainables.models.flops import classification_flops
@@ -32,6 +33,14 @@ from trainables.training_settings import AugmentSettings, ClipSettings
 from trainables.trial import trial_stages
 
 SUPCON = {"loss": "supcon", "classes": "union"}
+INVERTER = {
+    "loss": "inverter",
+    "classes": "per_source",
+    "temperature": None,
+    "projection": None,
+    "view_scale": 0.0,
+    "mixture": {"shares": {"synthetic": 1}, **MIXTURE},
+}
 UNTOUCHED = AugmentSettings(
     crop_scale=(1.0, 1.0),
     crop_ratio=(1.0, 1.0),
@@ -242,10 +251,44 @@ def test_the_share_changes_neither_clips_nor_price(viewed: dict[str, Dataset]) -
         assert flops_per_clip(stage.kind, stage.settings) == expected
 
 
+def with_latents(datasets: dict[str, Dataset], folder: Path, rows: int = 16) -> dict[str, Dataset]:
+    path = folder / "latents.safetensors"
+    write_latents(path, np.random.default_rng(0).standard_normal((rows, 3)))
+    return {**datasets, "synthetic": replace(datasets["synthetic"], latents=path)}
+
+
+def test_an_inverter_learns_latents_and_classes(
+    viewed: dict[str, Dataset], store: StageStore, tmp_path: Path
+) -> None:
+    known = with_latents(viewed, tmp_path)
+    stage = contrast(known, **INVERTER, epochs=16, optimizer={**OPTIMIZER, "lr_peak": 3e-3})
+    run_chain(stage, store, known, per_device_batch=2)  # it compares nothing: parts will do
+    first, *_, last = store.progress(stage.identity)
+    assert last["latent_error"] < 0.8 * first["latent_error"]
+    assert last["train_accuracy"] > first["train_accuracy"]
+
+
+def test_an_inverter_without_the_latents_of_all_is_refused(
+    viewed: dict[str, Dataset], store: StageStore, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="'synthetic' has no latents to learn"):
+        contrast(viewed, **INVERTER)
+    known = with_latents(viewed, tmp_path, rows=15)
+    with pytest.raises(ValueError, match=r"are \[15, 3\], and must be finite and \[16, D\]"):
+        run_chain(contrast(known, **INVERTER), store, known)
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"loss": "supcon"}, "supcon takes union, per_source or by_index"),
+        ({"loss": "inverter"}, "inverter take union, per_source or by_index"),
+        ({"loss": "inverter", "classes": "union"}, "inverter takes temperature: null"),
+        ({"temperature": None}, "simclr and supcon need one"),
+        (
+            {"loss": "inverter", "classes": "union", "temperature": None, "projection": None},
+            "set view_scale: 0.0",
+        ),
+        ({"loss": "supcon"}, "inverter take union, per_source or by_index"),
         ({"classes": "union"}, "simclr looks at no class"),
         ({"optimizer": {**CONTRASTIVE["optimizer"], "batch_size": 5}}, "no multiple of"),
     ],

@@ -45,6 +45,7 @@ what is written:
   OUT/NAME/train/000000.mp4, ...              the clips G(z), H.264
   OUT/NAME.views/0.5/train/000000.mp4, ...    the view of scale 0.5 of each, under the same path
   OUT/NAME.csv        the manifest: path,label,group,split
+  OUT/NAME.latents.safetensors   of a program: z of each clip, in the manifest's order
   OUT/NAME.json       all settings
   OUT/catalog.yaml    an entry NAME with its `views`; `contrastive.view_scale` chooses among them
 

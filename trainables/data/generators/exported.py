@@ -84,11 +84,8 @@ class ExportedProgram:
         ]
 
     def draw(self, sample: Sample, scale: float) -> np.ndarray:
-        program, size, takes_class = _loaded(self.path)
-        z, w = (
-            np.random.default_rng([self.settings.seed, stream, sample.number]).standard_normal(size)
-            for stream in (Z, W)
-        )
+        program, _, takes_class = _loaded(self.path)
+        z, w = (self._normal(stream, sample) for stream in (Z, W))
         given = [torch.from_numpy(z + scale * w).float().unsqueeze(0)]
         if takes_class:
             given.append(torch.tensor([self.settings.classes.index(sample.label)]))
@@ -99,6 +96,13 @@ class ExportedProgram:
             except Exception as error:  # whatever the program raises
                 raise ValueError(f"{self.path}: fails on sample {sample.number}: {error}") from None
         return as_clip(made, f"{self.path}: sample {sample.number}")
+
+    def latents(self) -> np.ndarray:
+        return np.stack([self._normal(Z, sample) for sample in self.samples()])
+
+    def _normal(self, stream: int, sample: Sample) -> np.ndarray:
+        rng = np.random.default_rng([self.settings.seed, stream, sample.number])
+        return rng.standard_normal(_loaded(self.path)[1])
 
     def described(self) -> dict[str, Any]:
         return {"generator": "exported program", **self.settings.model_dump(mode="json")}

@@ -45,6 +45,10 @@ class Generator(Protocol):
         """
         ...
 
+    def latents(self) -> np.ndarray | None:
+        """z of each sample, float [samples, D]; None where it is no such list of numbers."""
+        ...
+
     def described(self) -> dict[str, Any]:
         """What decides its clips, a seed among it, as JSON values."""
         ...

@@ -55,6 +55,9 @@ class VirtualHumans:
         drawn = draw_clip(plan, self.settings, [], masks=False, scale=scale)
         return np.stack([each.frame for each in drawn])
 
+    def latents(self) -> None:
+        return None
+
     def described(self) -> dict[str, Any]:
         return {
             "generator": "virtual humans",
@@ -91,6 +94,9 @@ class DemoPeople:
     def draw(self, sample: Sample, scale: float) -> np.ndarray:
         cv2.setNumThreads(1)
         return draw_view(self._plans[sample.number], self.world, scale)
+
+    def latents(self) -> None:
+        return None
 
     def described(self) -> dict[str, Any]:
         return {

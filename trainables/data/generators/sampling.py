@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -24,6 +24,7 @@ from trainables.data.claims import claimed
 from trainables.data.clip_jobs import in_parallel
 from trainables.data.clips import read_clip
 from trainables.data.generators.generator import Generator, Sample
+from trainables.data.latents import write_latents
 from trainables.data.whole_files import add_to_catalog, encode_mp4, write_whole
 from trainables.settings import load_yaml
 
@@ -107,7 +108,7 @@ def write_lists(
     before = load_yaml(catalog)["datasets"].get(name, {}) if catalog.exists() else {}
     listed = sorted({float(scale) for scale in (*scales, *(before.get("views") or {}))})
     described = generator.described()
-    entry = {
+    entry: dict[str, Any] = {
         "clips": f"{name}.csv",
         "root": name,
         "humans": humans,
@@ -115,6 +116,9 @@ def write_lists(
         "version": f"{described['generator']} {_version(generator)}, seed {described['seed']}",
         "views": {scale: views_folder(name, scale) for scale in listed},
     }
+    if (latents := generator.latents()) is not None:
+        entry["latents"] = f"{name}.latents.safetensors"
+        write_latents(out / entry["latents"], latents)
     if licence:
         entry["licence"] = licence
     add_to_catalog(catalog, name, entry)
