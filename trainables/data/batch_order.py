@@ -75,7 +75,9 @@ def check_parts(
 ) -> None:
     """Raises ValueError where a process would get nothing, or pairs, or a batch whose views are
     compared with each other, would be cut."""
-    unit, what = (1, "clip") if pairing is None else (2, "pair")
+    unit, what = (1, "clip") if pairing is None else (2, "pair of clips to mix")
+    if pairing == "same_clip":
+        what = "pair of views"
     if batch_size // unit < workers:
         raise ValueError(
             f"optimizer.batch_size {batch_size} gives {workers} workers no {what} each; "

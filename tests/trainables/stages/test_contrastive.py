@@ -21,6 +21,7 @@ from tests.trainables.train_views import CONTRASTIVE, contrast, with_views
 from trainables.config import TrialConfig
 from trainables.data.augment import augment
 from trainables.data.batch import Batch
+from trainables.data.batch_order import check_parts
 from trainables.data.catalog import Dataset
 from trainables.data.clips import read_clip
 from trainables.data.latents import write_latents
@@ -213,6 +214,8 @@ def test_a_batch_is_never_cut_for_what_is_negative_to_whom_would_change(
     with pytest.raises(ValueError, match="per_device_batch 4 cuts the 6 views of a process"):
         run_chain(contrast(viewed), store, viewed, per_device_batch=4)
     run_chain(contrast(viewed, epochs=1), store, viewed, per_device_batch=6)
+    with pytest.raises(ValueError, match="batch_size 6 gives 4 workers no pair of views each"):
+        check_parts(6, "same_clip", None, workers=4)
 
 
 def test_what_decides_nothing_is_in_no_identity(viewed: dict[str, Dataset]) -> None:
