@@ -7,7 +7,8 @@ from itertools import groupby
 
 import pytest
 
-from benchmarks.scale import H200_TERAFLOPS, Swept, gpu_hours, on
+from benchmarks.scale import H200_TERAFLOPS, ROOT, Swept, gpu_hours, on
+from trainables.settings import load_yaml
 
 MAE_VIEWS, VIEW_TERAFLOPS = 200 * 89_600, 0.2006  # of ViT-B, nine tenths masked
 CLIPS, CLIP_TERAFLOPS = 50 * 229_888, 1.0782
@@ -36,12 +37,13 @@ def test_a_stage_takes_its_flops_at_the_stated_share_of_the_peak(swept: Swept) -
         assert any(seconds == pytest.approx(expected, rel=0.001) for seconds in gangs)
 
 
-def test_a_checkpoint_is_made_every_500_steps_of_what_trains_and_of_nothing_else(
+def test_checkpoints_are_made_as_often_as_the_sweep_says_of_what_trains_and_of_nothing_else(
     swept: Swept,
 ) -> None:
-    step = seconds_on_a_node(128, CLIP_TERAFLOPS)
+    align = load_yaml(ROOT / "sweeps" / "ppma.yaml")["execution"]["align"]
+    seconds = align["checkpoint_every_steps"] * seconds_on_a_node(128, CLIP_TERAFLOPS)
     longest = max(swept.shared.values(), key=lambda task: task.seconds * task.devices)
-    assert longest.checkpoint_seconds == pytest.approx(500 * step, rel=0.001)
+    assert longest.checkpoint_seconds == pytest.approx(seconds, rel=0.001)
     halves = [task for task in swept.shared.values() if task.devices == 0.5]
     assert halves and all(task.checkpoint_seconds == float("inf") for task in halves)
 
