@@ -137,7 +137,8 @@ def check_same_sweep(
     differing = [
         key
         for key in dict.fromkeys([*before, *after])
-        if before.get(key, _ABSENT) != after.get(key, _ABSENT)
+        # What a sweep of an earlier version did not know is off where it is null now.
+        if before.get(key) != after.get(key)
         and not any(key == free or key.startswith(f"{free}.") for free in may_change)
     ]
     if differing:
@@ -150,9 +151,6 @@ def check_same_sweep(
             + "\n".join(lines)
             + "\ngive the changed sweep another name, or set these back to continue it"
         )
-
-
-_ABSENT = object()
 
 
 def _shown(flat: Mapping[str, Any], key: str) -> str:

@@ -93,7 +93,8 @@ def train(
         epoch, inside = divmod(progress.step, data.steps_per_epoch)
         looked_at = probes is not None and probes.due(progress.step)
         due = progress.step % run.execution.checkpoint_every_steps == 0
-        paused = inside == 0 or due
+        ended = progress.step == data.steps
+        paused = inside == 0 or due or ended
         if looked_at or paused or leave:
             leave = steps.wait() or leave
         if averages is not None:
@@ -125,13 +126,12 @@ def train(
         if paused or leave:
             state.gather_replaced()
             data.check_replaced(progress.replaced)
-            ended = progress.step == data.steps  # it is published then, and needs no checkpoint
             stops = not ended and (leave or from_first(rank() == 0 and run.should_stop()))
-            if stops or (due and not ended):
+            # What has ended is published at once, and needs none, unless the node may go before.
+            if leave or stops or (due and not ended):
                 state.save(run)
             if stops:
                 raise StageStopped(f"{run.stage.kind} {run.stage.identity}, step {progress.step}")
-    state.gather_replaced()  # of a trunk that ends inside an epoch
     return state
 
 

@@ -159,7 +159,7 @@ def test_records_rebuild_the_study_that_wrote_them(tmp_path: Path) -> None:
     assert Study(space, sampler="tpe", seed=0, startup_trials=2, past=past).ask() == study.ask()
 
 
-STORED = {
+STORED: dict[str, Any] = {
     "name": "demo",
     "search": {"trials": 8, "seed": 0, "points": []},
     "trial": {"align": {"epochs": 4, "mixture": {"shares": {"a": 0.5, "b": 0.5}}}},
@@ -179,6 +179,10 @@ def test_more_trials_and_other_workers_continue_a_sweep(tmp_path: Path) -> None:
         "execution": {"align": {"workers": 2, "gpus": 1}},
     }
     check_same_sweep(stored, changed, FREE)
+
+
+def test_a_sweep_of_an_earlier_version_goes_on_where_what_it_did_not_know_is_off() -> None:
+    check_same_sweep(STORED, {**STORED, "trial": {**STORED["trial"], "contrastive": None}}, FREE)
 
 
 def test_a_changed_sweep_is_an_error_that_names_each_key_with_both_values() -> None:

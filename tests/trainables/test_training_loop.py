@@ -128,6 +128,10 @@ def test_checkpoints_come_as_often_as_is_asked_and_not_at_the_end_of_an_epoch_or
     monkeypatch.setattr("trainables.training_state.save_checkpoint", noted)
     run_chain(stage, whole, datasets, checkpoint_every_steps=4)
     assert saved == []
+    leaving, steps = StageStore(tmp_path / "leaving"), iter(range(1, 5))
+    run_chain(stage, leaving, datasets, beat=lambda: next(steps) == 4, checkpoint_every_steps=100)
+    assert saved == [4]  # the node may go before all is published
+    saved.clear()
 
     def dies_in_step_4() -> bool:
         if saved:

@@ -14,8 +14,9 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.toy import MIXUP, toy_data, toy_trial
-from tests.trainables.test_training_loop import ROOT, SGD, assert_same
+from tests.trainables.test_training_loop import ROOT, SGD, Late, assert_same
 from tests.trainables.toy_videos import run_chain
+from trainables import training_loop
 from trainables.data.catalog import Dataset
 from trainables.stage import Stage
 from trainables.stage_run import StageStopped
@@ -86,6 +87,18 @@ def test_runs_that_branch_off_a_trunk_are_those_trained_alone_bit_for_bit(
         assert losses(branch, shared) == losses(alone(branch), apart)
         assert record.metrics == expected.metrics
         assert record.mixture == expected.mixture
+
+
+def test_a_trunk_that_ends_inside_an_epoch_knows_its_last_step_where_the_host_hears_late(
+    datasets: dict[str, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared, apart = StageStore(tmp_path / "shared"), StageStore(tmp_path / "apart")
+    branch = run_of(datasets, "mae", 2)
+    run_chain(alone(branch), apart, datasets)
+    monkeypatch.setattr(training_loop, "Arrivals", Late)
+    run_chain(branch, shared, datasets, checkpoint_every_steps=100)
+    assert losses(branch, shared) == losses(alone(branch), apart)
+    assert_same_artifacts(artifact(branch, shared), artifact(alone(branch), apart))
 
 
 def test_a_run_cut_in_its_trunk_and_in_its_decay_ends_with_the_same_bits(
