@@ -31,6 +31,13 @@ from trainables.data.generators.sampling import (
     write_lists,
     write_pairs,
 )
+from trainables.data.generators.steering import (
+    TRANSFORMS,
+    SteeredProgram,
+    SteeringSettings,
+    train_walk,
+    write_walk,
+)
 from trainables.data.virtual_humans.settings import RenderSettings
 from trainables.data.virtual_humans.takes import checked_motions, find_takes
 from trainables.settings import parse
@@ -52,6 +59,7 @@ what is written:
 examples:
   python -m trainables.data.generators humans mocap data --clips 5000 --scales 0.25 0.5 1 2
   python -m trainables.data.generators program gan.pt2 data --scales 0.2 --classes run jump
+  python -m trainables.data.generators program gan.pt2 data --name steered --steer zoom brightness
 
 exit status: 0 done, 1 done but some clips could not be drawn (the catalog is not written), 2 the
 generator or a setting is wrong, or the disk is full, 130 interrupted
@@ -85,7 +93,8 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
     if arguments.kind == "humans":
         generator, source = _humans(arguments, console), arguments.motions
     else:
-        generator, source = _program(arguments), arguments.program
+        program, source = _program(arguments), arguments.program
+        generator = _steered(program, arguments, console) if arguments.steer else program
     total, made, wrong = jobs_of(generator, scales), 0, list[Drawn]()
     with claim(generator, out, name, str(source.resolve())):
         drawn = sample_views(generator, out, name, scales, arguments.workers)
@@ -145,6 +154,29 @@ def _program(arguments: argparse.Namespace) -> ExportedProgram:
     return program
 
 
+def _steered(
+    program: ExportedProgram, arguments: argparse.Namespace, console: Console
+) -> SteeredProgram:
+    """With its walk, trained unless it is there."""
+    given = {
+        "transforms": tuple(dict.fromkeys(arguments.steer)),
+        "steps": arguments.steer_steps,
+        "seed": arguments.seed,
+    }
+    settings = parse(SteeringSettings, given, "options")
+    walk = arguments.out / f"{arguments.name}.walk.safetensors"
+    steered = SteeredProgram(program, settings, walk)
+    with claim(steered, arguments.out, arguments.name, str(program.path.resolve())):
+        if not walk.exists():
+            trained, error, staying = train_walk(program, settings, console)
+            console.print(
+                f"the walk: mean squared error {error:.5f} to the changed pixels, without a step "
+                f"{staying:.5f}"
+            )
+            write_walk(trained, walk)
+    return steered
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m trainables.data.generators",
@@ -170,6 +202,15 @@ def _parser() -> argparse.ArgumentParser:
     _add_common(program, name="generated")
     add = program.add_argument
     add("--classes", nargs="+", default=[], metavar="NAME", help="by the number that it takes")
+    add(
+        "--steer",
+        nargs="+",
+        default=[],
+        metavar="CHANGE",
+        help=f"views by a walk that imitates a change of pixels: {', '.join(TRANSFORMS)}; --scales "
+        "are of its amount then",
+    )
+    add("--steer-steps", type=at_least_one, default=500, help="of its training (default: 500)")
     add(
         "--humans",
         choices=("virtual", "none", "real"),

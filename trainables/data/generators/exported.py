@@ -59,7 +59,7 @@ class ExportedProgram:
 
     def check(self) -> None:
         """Raises ValueError unless it is a program that gives clips, each time of one shape."""
-        _, takes_class = _loaded(self.path)[1:]
+        _, takes_class = loaded(self.path)[1:]
         if takes_class != bool(self.settings.classes):
             raise ValueError(
                 f"{self.path}: takes {'a latent and a class' if takes_class else 'a latent alone'}"
@@ -84,9 +84,12 @@ class ExportedProgram:
         ]
 
     def draw(self, sample: Sample, scale: float) -> np.ndarray:
-        program, _, takes_class = _loaded(self.path)
-        z, w = (self._normal(stream, sample) for stream in (Z, W))
-        given = [torch.from_numpy(z + scale * w).float().unsqueeze(0)]
+        return self.draw_latent(sample, self.latent(sample) + scale * self._normal(W, sample))
+
+    def draw_latent(self, sample: Sample, z: np.ndarray) -> np.ndarray:
+        """G(z) with the sample's class, as `draw`."""
+        program, _, takes_class = loaded(self.path)
+        given = [torch.from_numpy(z).float().unsqueeze(0)]
         if takes_class:
             given.append(torch.tensor([self.settings.classes.index(sample.label)]))
         torch.set_num_threads(1)  # there is a process for each core
@@ -98,11 +101,15 @@ class ExportedProgram:
         return as_clip(made, f"{self.path}: sample {sample.number}")
 
     def latents(self) -> np.ndarray:
-        return np.stack([self._normal(Z, sample) for sample in self.samples()])
+        return np.stack([self.latent(sample) for sample in self.samples()])
+
+    def latent(self, sample: Sample) -> np.ndarray:
+        """Its z, [D]."""
+        return self._normal(Z, sample)
 
     def _normal(self, stream: int, sample: Sample) -> np.ndarray:
         rng = np.random.default_rng([self.settings.seed, stream, sample.number])
-        return rng.standard_normal(_loaded(self.path)[1])
+        return rng.standard_normal(loaded(self.path)[1])
 
     def described(self) -> dict[str, Any]:
         return {"generator": "exported program", **self.settings.model_dump(mode="json")}
@@ -154,7 +161,7 @@ def program_hash(path: Path) -> str:
 
 
 @lru_cache(maxsize=1)
-def _loaded(path: Path) -> tuple[Callable[..., Any], int, bool]:
+def loaded(path: Path) -> tuple[Callable[..., Any], int, bool]:
     """The program, the size of its latent, and whether it takes a class.
 
     Raises:
