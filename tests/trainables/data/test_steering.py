@@ -37,6 +37,7 @@ def exported(path: Path, model: nn.Module) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["shift_x", "brightness"])
 def test_a_walk_imitates_a_change_of_pixels(name: str, tmp_path: Path) -> None:
     settings = SteeringSettings(transforms=(name,), steps=120, seed=0)
@@ -69,6 +70,7 @@ def test_changes_are_what_they_say() -> None:
     torch.testing.assert_close(lit, frames + BRIGHTNESS)
 
 
+@pytest.mark.slow
 def test_steered_views_are_sampled_and_go_on(tmp_path: Path) -> None:
     path = exported(tmp_path / "square.pt2", Square())
     options = ["--clips", "6", "--steer", "shift_x", "--steer-steps", "60", "--workers", "1"]

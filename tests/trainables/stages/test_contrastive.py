@@ -161,6 +161,7 @@ def test_a_run_stopped_at_every_step_ends_with_the_same_bits(
     assert_same(weights_of(stage, cut), weights_of(stage, whole))
 
 
+@pytest.mark.slow
 def test_lengths_share_a_trunk_and_are_those_trained_alone_bit_for_bit(
     viewed: dict[str, Dataset], tmp_path: Path
 ) -> None:
