@@ -31,7 +31,7 @@ from trainables.data.virtual_humans.plan import plan_clips
 from trainables.data.virtual_humans.settings import RenderSettings
 from trainables.data.virtual_humans.surface import Ring, Surface, joined, tube
 from trainables.data.virtual_humans.surroundings import random_surroundings
-from trainables.data.virtual_humans.takes import find_takes
+from trainables.data.virtual_humans.takes import check_takes, find_takes, motions_hash
 
 ROOT = Path(__file__).parents[3]
 SMALL = ("--clips", "5", "--heldout", "3", "--seconds", "0.4", "--size", "64x48", "--cast", "8")
@@ -304,6 +304,32 @@ def test_labels_come_from_names(tmp_path: Path) -> None:
     assert {(take.label, take.group) for take in takes} == {
         (label, str(number)) for label in ("left", "right") for number in range(4)
     }
+
+
+def test_the_order_of_the_list_decides_no_clip(tmp_path: Path) -> None:
+    folder = write_mocap(tmp_path)
+    takes = find_takes(folder, None)
+    head, *lines = (folder / "clips.csv").read_text().splitlines()
+    (folder / "clips.csv").write_text("\n".join([head, *reversed(lines)]))
+    again = find_takes(folder, None)
+    assert plan_clips(SETTINGS, again, 0) == plan_clips(SETTINGS, takes, 0)
+    assert motions_hash(check_takes(again)[::-1]) == motions_hash(check_takes(takes))
+
+
+def test_motions_whose_folders_change_their_order_are_another_version(tmp_path: Path) -> None:
+    """Clips draw from the motions in the order of their paths, so that the hash must tell it."""
+
+    def lying_in(place: str) -> tuple[list[str], str]:
+        folder = write_mocap(tmp_path / place)
+        write_bvh(folder / place / "left_0.bvh")
+        listed = (folder / "clips.csv").read_text().replace("left_0", f"{place}/left_0")
+        (folder / "clips.csv").write_text(listed)
+        takes = find_takes(folder, None)
+        return [take.path.name for take in takes], motions_hash(check_takes(takes))
+
+    first, last = lying_in("a"), lying_in("z")
+    assert first[0] != last[0] and sorted(first[0]) == sorted(last[0])
+    assert first[1] != last[1]
 
 
 def test_settings_that_have_changed_are_refused(

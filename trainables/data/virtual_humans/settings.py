@@ -10,7 +10,7 @@ from pydantic import Field
 
 from trainables.settings import Settings
 
-RENDERER_VERSION = 2  # raise it with every change that moves a pixel or a manifest row
+RENDERER_VERSION = 3  # raise it with every change that moves a pixel or a manifest row
 
 Count = Annotated[int, Field(ge=1)]
 

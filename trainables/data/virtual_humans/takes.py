@@ -28,7 +28,7 @@ class Take(NamedTuple):
 
 
 def find_takes(folder: Path, pattern: str | None) -> list[Take]:
-    """The motions in `folder`, by its clips.csv, or all its .bvh files by `pattern`.
+    """The motions in `folder` by path: those of its clips.csv, or all .bvh files by `pattern`.
 
     Args:
         pattern: a regex over the path below the folder with a group (?P<label>...), and maybe
@@ -39,7 +39,7 @@ def find_takes(folder: Path, pattern: str | None) -> list[Take]:
     """
     if not folder.is_dir():
         raise ValueError(f"{folder}: is not a folder; give the one that holds the BVH files")
-    takes = _listed(folder) if pattern is None else _named(folder, pattern)
+    takes = sorted(_listed(folder) if pattern is None else _named(folder, pattern))
     missing = [take.path for take in takes if not take.path.is_file()]
     if missing:
         raise ValueError(
@@ -110,7 +110,9 @@ def unreadable(take: Take) -> Checked:
 
 
 def motions_hash(checked: Sequence[Checked]) -> str:
-    """A hash of the motions, their labels and groups; not of where they lie, nor of their order.
+    """A hash of the motions, their labels and groups, in the order of their paths.
+
+    Clips draw from them in that order. Where the folder lies does not matter.
 
     Raises:
         ValueError: motions that cannot be used, the first of them with their reasons.
@@ -120,9 +122,10 @@ def motions_hash(checked: Sequence[Checked]) -> str:
         more = f"\nand {len(wrong) - 5:,} more files" if len(wrong) > 5 else ""
         raise ValueError("\n".join(wrong[:5]) + more)
     lines = [
-        f"{take.path.name}\0{take.label}\0{take.group}\0{digest}" for take, digest, _ in checked
+        f"{take.path.name}\0{take.label}\0{take.group}\0{digest}"
+        for take, digest, _ in sorted(checked)
     ]
-    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def checked_motions(takes: Sequence[Take], workers: int, console: Console) -> str:
