@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
+from torch.nn import functional as F
 
 from sweeps.planning.costs import flops_per_clip
 from sweeps.planning.stage_facts import repetition, stage_clips
@@ -28,8 +30,11 @@ from trainables.data.latents import write_latents
 from trainables.data.loader import training_batches
 from trainables.data.mixture import Mixture
 from trainables.models.flops import classification_flops
+from trainables.models.heads import label_space
+from trainables.models.trunk import build_trunk
 from trainables.stage_run import StageStopped
 from trainables.stage_store import StageStore
+from trainables.stages.contrastive import Inversion
 from trainables.training_settings import AugmentSettings, ClipSettings
 from trainables.trial import trial_stages
 
@@ -270,6 +275,24 @@ def test_an_inverter_learns_latents_and_classes(
     first, *_, last = store.progress(stage.identity)
     assert last["latent_error"] < 0.8 * first["latent_error"]
     assert last["train_accuracy"] > first["train_accuracy"]
+
+
+def test_an_inverters_loss_is_of_the_latent_and_the_class_of_each_clip(
+    viewed: dict[str, Dataset],
+) -> None:
+    trial = toy_trial()
+    trunk = build_trunk(trial.model, trial.clip)
+    latents = torch.randn(16, 3)
+    space = label_space({"synthetic": viewed["synthetic"].classes}, "union")
+    inversion = Inversion(trunk, space, [latents]).eval()
+    batch = pairs(viewed, None)[1]
+    found = inversion(batch)
+    for place, clip in enumerate(batch.clip.tolist()):
+        feature = trunk(batch.video[place : place + 1])
+        error = F.mse_loss(inversion.latent_head(feature), latents[clip : clip + 1])
+        logits, label = inversion.model.head(feature), batch.label[place : place + 1]
+        torch.testing.assert_close(found["latent_error"][place], error)
+        torch.testing.assert_close(found["loss"][place], error + F.cross_entropy(logits, label))
 
 
 def test_an_inverter_without_the_latents_of_all_is_refused(
