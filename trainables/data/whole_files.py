@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 from collections.abc import Iterable, Mapping
@@ -47,7 +48,33 @@ def encode_mp4(frames: Iterable[np.ndarray], frames_per_second: float, crf: int)
 
 
 def add_to_catalog(path: Path, name: str, entry: Mapping[str, Any]) -> None:
-    """The entry `name` put into the catalog `path`, in place of an earlier one of that name."""
-    catalog = load_yaml(path) if path.exists() else {"datasets": {}}
-    catalog["datasets"][name] = dict(entry)
-    write_whole(path, yaml.safe_dump(catalog, sort_keys=False).encode())
+    """The entry `name` put into the catalog `path`, in place of an earlier one of that name.
+
+    One process at a time, so that no entry is lost where several commands end at once.
+
+    Raises:
+        ValueError: the file is there and is no catalog.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        datasets = {**entries_of(path), name: dict(entry)}
+        write_whole(path, yaml.safe_dump({"datasets": datasets}, sort_keys=False).encode())
+
+
+def entries_of(path: Path) -> dict[str, Any]:
+    """Name -> entry of the catalog `path`, unchecked; empty where there is no such file.
+
+    Raises:
+        ValueError: the file is there and is no catalog.
+    """
+    catalog = load_yaml(path) if path.exists() else {}
+    datasets = catalog.get("datasets") or {}
+    unknown = sorted(map(str, set(catalog) - {"datasets"}))
+    if unknown or not isinstance(datasets, dict):
+        found = f"has {', '.join(unknown)}" if unknown else f"holds {datasets!r} as datasets"
+        raise ValueError(
+            f"{path}: {found}, so it is no catalog, which is `datasets:` and entries by name; "
+            "give another OUT, or correct the file"
+        )
+    return datasets

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from multiprocessing import get_context
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
 
 from trainables.data.catalog import Dataset, load_catalog, require_splits
 from trainables.data.files import check_files
+from trainables.data.whole_files import add_to_catalog, entries_of
 
 ROWS = "path,label\na/1.mp4,walk\na/2.mp4,run\n"
 
@@ -177,3 +180,44 @@ def test_a_frame_folder_needs_a_frame_rate(tmp_path: Path) -> None:
     ):
         check_files(load(tmp_path, "dir;0\n"))
     check_files(load(tmp_path, "dir;0\n", frame_rate=25))
+
+
+def add_many(path: Path, command: str, both: Barrier) -> None:
+    both.wait()
+    for number in range(40):
+        add_to_catalog(path, f"{command}{number}", {"clips": "clips.csv"})
+
+
+def test_commands_that_end_at_once_lose_no_entry(tmp_path: Path) -> None:
+    path, context = tmp_path / "new" / "catalog.yaml", get_context("spawn")
+    both = context.Barrier(2)
+    commands = [context.Process(target=add_many, args=(path, name, both)) for name in "ab"]
+    for command in commands:
+        command.start()
+    for command in commands:
+        command.join()
+        assert command.exitcode == 0
+    assert set(entries_of(path)) == {f"{name}{number}" for name in "ab" for number in range(40)}
+
+
+def test_an_entry_is_added_to_a_catalog_without_any(tmp_path: Path) -> None:
+    path = write(tmp_path / "catalog.yaml", "datasets:\n")
+    add_to_catalog(path, "set", {"clips": "clips.csv"})
+    assert entries_of(path) == {"set": {"clips": "clips.csv"}}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: toy\n", "catalog.yaml: has name, so it is no catalog"),
+        ("datasets: [a, b]\n", r"holds \['a', 'b'\] as datasets"),
+        ("", "holds no mapping"),
+    ],
+)
+def test_an_entry_is_not_added_to_what_is_no_catalog(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    path = write(tmp_path / "catalog.yaml", text)
+    with pytest.raises(ValueError, match=message):
+        add_to_catalog(path, "set", {})
+    assert path.read_text() == text

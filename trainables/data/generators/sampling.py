@@ -25,8 +25,7 @@ from trainables.data.clip_jobs import in_parallel
 from trainables.data.clips import read_clip
 from trainables.data.generators.generator import Generator, Sample
 from trainables.data.latents import write_latents
-from trainables.data.whole_files import add_to_catalog, encode_mp4, write_whole
-from trainables.settings import load_yaml
+from trainables.data.whole_files import add_to_catalog, encode_mp4, entries_of, write_whole
 
 
 class Job(NamedTuple):
@@ -105,7 +104,7 @@ def write_lists(
     rows.writerow(["path", "label", "group", "split"])
     rows.writerows((each.path, each.label, each.group, each.split) for each in samples)
     write_whole(out / f"{name}.csv", lines.getvalue().encode())
-    before = load_yaml(catalog)["datasets"].get(name, {}) if catalog.exists() else {}
+    before = entries_of(catalog).get(name, {})
     listed = sorted({float(scale) for scale in (*scales, *(before.get("views") or {}))})
     described = generator.described()
     entry: dict[str, Any] = {
