@@ -16,6 +16,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.markup import escape
@@ -60,8 +61,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def _import(arguments: argparse.Namespace, console: Console) -> None:
     clips = find_clips(arguments.assets)
-    heldout, numbers = read_list(arguments.heldout)
-    train = read_list(arguments.train)[0] if arguments.train else None
+    lines = read_list(arguments.heldout)
+    of_train = read_list(arguments.train) if arguments.train else []
+    check_agreement([*lines, *of_train])
+    heldout = {line.clip: line.label for line in lines}
+    numbers = {line.label: line.number for line in lines if line.number is not None}
+    train = {line.clip: line.label for line in of_train} if arguments.train else None
     class_of = merged_classes(clips, {**heldout, **(train or {})})
     rows: list[tuple[str, str, str, str]] = []
     candidates: dict[str, list[SynaptClip]] = defaultdict(list)
@@ -85,8 +90,15 @@ def _import(arguments: argparse.Namespace, console: Console) -> None:
     console.print(f"catalog: {arguments.out / 'catalog.yaml'}", soft_wrap=True)
 
 
-def read_list(path: Path) -> tuple[dict[str, str], dict[str, int]]:
-    """Clip (its bare name) -> class, and the numbers of the classes where the list gives them.
+class Listed(NamedTuple):
+    clip: str  # its bare name
+    label: str
+    number: int | None  # of the class, where the list gives it
+    where: str  # file and line
+
+
+def read_list(path: Path) -> list[Listed]:
+    """The lines of a list.
 
     Raises:
         ValueError: a list that cannot be read, is empty, or has a line that is no `class/clip`.
@@ -96,24 +108,36 @@ def read_list(path: Path) -> tuple[dict[str, str], dict[str, int]]:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
         raise ValueError(f"list {path}: cannot be read ({reason})") from None
-    found, numbers = {}, {}
+    found = []
     for line_number, line in enumerate(lines, 1):
         if not line.strip():
             continue
+        where = f"list {path}, line {line_number}"
         listed, _, number = line.strip().partition(";")
         label, _, clip = listed.rpartition("/")
         if not label or not clip or (number and not number.isdecimal()):
-            raise ValueError(
-                f"list {path}, line {line_number}: {line!r} is neither 'class/clip' nor "
-                "'class/clip;number'"
-            )
-        label = label.split("/")[-1]
-        found[bare_name(clip)] = label
-        if number:
-            numbers[label] = int(number)
+            raise ValueError(f"{where}: {line!r} is neither 'class/clip' nor 'class/clip;number'")
+        given = int(number) if number else None
+        found.append(Listed(bare_name(clip), label.split("/")[-1], given, where))
     if not found:
         raise ValueError(f"list {path}: is empty; it must list at least one clip")
-    return found, numbers
+    return found
+
+
+def check_agreement(lines: Sequence[Listed]) -> None:
+    """Raises ValueError for a clip of two classes, a class of two numbers, a number of two."""
+    first: dict[tuple[str, str | int], tuple[str | int, str]] = {}
+    for clip, label, number, where in lines:
+        said: list[tuple[str, str | int, str, str | int]] = [("clip", clip, "class", label)]
+        if number is not None:
+            said += [("class", label, "number", number), ("number", number, "class", label)]
+        for kind, thing, what, value in said:
+            before, earlier = first.setdefault((kind, thing), (value, where))
+            if before != value:
+                raise ValueError(
+                    f"{where}: {kind} {thing!r} is of {what} {value!r}, and of {before!r} in "
+                    f"{earlier}; a {kind} has one {what}, so correct the line that is wrong"
+                )
 
 
 def merged_classes(

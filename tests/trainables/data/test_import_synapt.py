@@ -127,6 +127,52 @@ def test_a_wrong_list_is_refused(
     assert message in " ".join(capsys.readouterr().out.split())
 
 
+CLAP, OTHER = "clapping/A039_P112_G002_C009", "smoking/A038_P112_G016_C023"
+
+
+@pytest.mark.parametrize(
+    ("heldout", "train", "message"),
+    [
+        (
+            [CLAP, "smoking/A039_P112_G002_C009.mp4"],
+            [],
+            "val.txt, line 2: clip 'A039_P112_G002_C009' is of class 'smoking', and of 'clapping' "
+            "in list",
+        ),
+        ([f"{CLAP};0", f"{OTHER};0"], [], "line 2: number 0 is of class 'smoking', and of"),
+        (
+            [f"{CLAP};0", "clapping/A039_P103_G002_C009;1"],
+            [],
+            "line 2: class 'clapping' is of number 1, and of 0 in list",
+        ),
+        (
+            [CLAP],
+            [OTHER, "smoking/A039_P112_G002_C009"],
+            "train.txt, line 2: clip 'A039_P112_G002_C009' is of class 'smoking', and of "
+            "'clapping' in list",
+        ),
+        ([f"{CLAP};0"], [f"{OTHER};0"], "train.txt, line 1: number 0 is of class 'smoking'"),
+    ],
+)
+def test_lists_that_contradict_themselves_or_each_other_are_refused(
+    assets: Path,
+    capsys: pytest.CaptureFixture[str],
+    heldout: list[str],
+    train: list[str],
+    message: str,
+) -> None:
+    out = assets.parent / "out"
+    command = [str(assets), str(out)]
+    for option, lines in (("heldout", heldout), ("train", train)):
+        path = assets.parent / f"{'val' if option == 'heldout' else option}.txt"
+        path.write_text("\n".join(lines))
+        command += [f"--{option}", str(path)] if lines else []
+    assert main(command) == 2
+    told = " ".join(capsys.readouterr().out.split())
+    assert message in told and "so correct the line that is wrong" in told
+    assert not out.exists()
+
+
 def test_wrong_assets_are_refused(assets: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = [str(assets.parent), str(assets.parent / "out"), "--heldout"]
     assert main([*command, str(assets.parent / "val.txt")]) == 2
