@@ -13,8 +13,8 @@ SHOWN = 5  # examples in a message
 
 
 def check_files(dataset: Dataset) -> None:
-    """Raises ValueError when root, masks, a clip or its view does not exist, or a folder has no
-    frame rate."""
+    """Raises ValueError when root, masks, latents, a clip or its view does not exist, or a folder
+    has no frame rate."""
     if not dataset.root.is_dir():
         raise ValueError(
             f"dataset {dataset.name!r}: root {dataset.root} is not a folder; correct `root`"
@@ -22,6 +22,11 @@ def check_files(dataset: Dataset) -> None:
     if dataset.masks is not None and not dataset.masks.is_dir():
         raise ValueError(
             f"dataset {dataset.name!r}: masks {dataset.masks} is not a folder; correct `masks`"
+        )
+    if dataset.latents is not None and not dataset.latents.is_file():
+        raise ValueError(
+            f"dataset {dataset.name!r}: latents {dataset.latents} is not a file; correct "
+            "`latents`, or let the generator's command write it again"
         )
     modes = _modes(dataset, dataset.root)
     missing = [clip.path for clip, mode in zip(dataset.clips, modes, strict=True) if mode is None]
@@ -36,7 +41,7 @@ def check_files(dataset: Dataset) -> None:
         if missing:
             raise ValueError(
                 f"dataset {dataset.name!r}: {len(missing)} of {len(dataset.clips)} clips have no "
-                f"view of scale {scale:g} under {folder}: {_some(missing)}; correct `views`, or "
+                f"view of scale {scale} under {folder}: {_some(missing)}; correct `views`, or "
                 "let the generator's command go on"
             )
     if dataset.frame_rate is None and any(mode and stat.S_ISDIR(mode) for mode in modes):

@@ -173,6 +173,16 @@ def test_clips_that_do_not_exist_are_listed_before_anything_is_read(tmp_path: Pa
     check_files(dataset)
 
 
+def test_latents_that_do_not_exist_are_told_before_anything_is_read(tmp_path: Path) -> None:
+    write(tmp_path / "videos/a/1.mp4", "x")
+    write(tmp_path / "videos/a/2.mp4", "x")
+    dataset = load(tmp_path, latents="set.latents.safetensors")
+    with pytest.raises(ValueError, match=r"latents .*set.latents.safetensors is not a file; corr"):
+        check_files(dataset)
+    write(tmp_path / "set.latents.safetensors", "x")
+    check_files(dataset)
+
+
 def test_a_frame_folder_needs_a_frame_rate(tmp_path: Path) -> None:
     (tmp_path / "videos/dir").mkdir(parents=True)
     with pytest.raises(

@@ -18,6 +18,7 @@ from trainables.data.files import check_files
 from trainables.data.generators.__main__ import main
 from trainables.data.generators.exported import ExportedProgram, SamplingSettings
 from trainables.data.generators.renderers import DemoPeople
+from trainables.data.generators.sampling import views_folder
 from trainables.data.latent_draws import LatentDraws
 from trainables.data.latents import training_latents
 from trainables.data.virtual_humans import clip as virtual_clip
@@ -158,6 +159,12 @@ def test_the_command_writes_a_source_with_views_resumes_and_adds_scales(tmp_path
     assert more.content_hash == dataset.content_hash
     assert command("other", "0.5", "2") == 0
     assert files_of(tmp_path / "other") == again
+
+
+def test_scales_have_folders_of_their_own_however_near_they_are() -> None:
+    assert views_folder("set", 0.1234561) != views_folder("set", 0.1234562)
+    assert views_folder("set", 0.5) == "set.views/0.5"
+    assert views_folder("set", 2.0) == "set.views/2"
 
 
 def test_other_settings_on_the_same_folder_are_refused(

@@ -39,8 +39,8 @@ class Drawn(NamedTuple):
 
 
 def views_folder(name: str, scale: float) -> str:
-    """Relative to OUT; that of scale 0 holds the clips themselves."""
-    return f"{name}.views/{scale:g}" if scale else name
+    """Relative to OUT, another for each scale; that of scale 0 holds the clips themselves."""
+    return f"{name}.views/{str(scale).removesuffix('.0')}" if scale else name
 
 
 @contextmanager
