@@ -8,7 +8,8 @@ bias then is the scene's.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -17,7 +18,7 @@ from pydantic import Field, model_validator
 
 from trainables.data.catalog import Clip, Dataset
 from trainables.settings import Settings
-from trainables.stage import Stage, file_hash
+from trainables.stage import Stage, canonical_hash, file_hash
 from trainables.training_settings import AsTuple, Fraction, Positive
 
 View = Literal["frames", "people_masked"]
@@ -131,6 +132,25 @@ def _without_masks(dataset: Dataset) -> str | None:
     return None
 
 
+def _masks_hash(dataset: Dataset, clips: Sequence[Clip]) -> str:
+    """16 hex digits over names and sizes of the clips' masks: they are not read."""
+    assert dataset.masks is not None
+    folder = dataset.masks
+
+    def listed(clip: Clip) -> list[tuple[str, int]]:
+        path = folder / clip.path
+        try:
+            files = [path]
+            if path.is_dir():
+                files = sorted(path.iterdir())
+            return [(file.relative_to(folder).as_posix(), file.stat().st_size) for file in files]
+        except OSError:  # none, which the stage tells
+            return []
+
+    with ThreadPoolExecutor(16) as pool:  # network file systems answer slowly, but in parallel
+        return canonical_hash(list(pool.map(listed, clips)))
+
+
 def _stage(settings: BiasSettings, dataset: Dataset, view: View) -> Stage:
     described = settings.model_dump(mode="json")
     model, where = {"name": settings.image_model}, {}
@@ -140,6 +160,9 @@ def _stage(settings: BiasSettings, dataset: Dataset, view: View) -> Stage:
             raise ValueError(f"bias.weights {path}: is no file; give a safetensors file")
         model |= {"weights": file_hash(path)}
         where = {"weights": str(path.resolve())}
+    masks = {}
+    if view == "people_masked":
+        masks = {"masks": _masks_hash(dataset, clips_for_bias(dataset, settings.clips))}
     return Stage(
         kind="bias",
         settings={
@@ -148,6 +171,7 @@ def _stage(settings: BiasSettings, dataset: Dataset, view: View) -> Stage:
             "model": model,
             "clip": {"frames": settings.frames, "resolution": settings.resolution},
             **{key: described[key] for key in ("clips", "folds", "l2_grid", "max_unreadable")},
+            **masks,
         },
         data={dataset.name: dataset.content_hash},
         where=where,

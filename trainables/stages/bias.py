@@ -38,8 +38,8 @@ def run_bias(run: StageRun) -> Outcome:
     """Metrics: bias and its 90 % interval over groups, in bits; accuracy; what it was made of.
 
     Raises:
-        ValueError: too many clips (or their masks) cannot be read; people leave no room for a
-            window; a feature is no finite number.
+        ValueError: too many clips (or their masks) cannot be read, or none can; people leave no
+            room for a window; a feature is no finite number.
     """
     settings = run.stage.settings
     dataset, resolution = run.datasets[settings["dataset"]], settings["clip"]["resolution"]
@@ -110,7 +110,11 @@ def _side_of_windows(run: StageRun, clips: Sequence[Clip], frames: SingleFrames)
 def _readable(
     run: StageRun, clips: Sequence[Clip], read: Callable[[Clip], Found]
 ) -> Iterator[tuple[Clip, Found]]:
-    """What `read` gives of each clip that can be read. Raises ValueError once too many cannot."""
+    """What `read` gives of each clip that can be read.
+
+    Raises:
+        ValueError: too many cannot, or none can.
+    """
     settings = run.stage.settings
     name, unreadable = settings["dataset"], list[tuple[str, str]]()
     for clip in clips:
@@ -122,6 +126,11 @@ def _readable(
             check_unreadable(unreadable, {name: len(clips)}, settings["max_unreadable"])
         else:
             yield clip, found
+    if len(unreadable) == len(clips):
+        raise ValueError(
+            f"{name!r}: none of its {len(clips)} clips can be read, for example {unreadable[0][1]}; "
+            "mend them, or correct `root` and `masks` in its catalog entry"
+        )
 
 
 def _features(
@@ -150,6 +159,11 @@ def _features(
             look()
     if waiting:
         look()
+    if not kept:
+        raise ValueError(
+            f"{settings['dataset']!r}: no clip has room for a window with nobody in it; leave "
+            "`masks` out of its catalog entry, or raise bias.resolution"
+        )
     features = torch.cat(found).unflatten(0, (len(kept), -1))
     if not features.isfinite().all():
         wrong = kept[int((~features.isfinite()).flatten(1).any(dim=1).nonzero()[0])].path

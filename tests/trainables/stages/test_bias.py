@@ -184,9 +184,25 @@ def test_a_clip_without_masks_is_left_out_and_too_many_are_told(
     assert 1 <= measure(store, masked, "people_masked")["left_out"] <= 5
     for index in range(8, 20):
         (tmp_path / "masks" / f"{index:03}.mp4").unlink()
-    again = replace(masked, content_hash="again")
     with pytest.raises(ValueError, match=r"(?s)cannot be read.*007.mp4: there are no masks"):
-        measure(store, again, "people_masked")
+        measure(store, masked, "people_masked")
+
+
+@pytest.mark.parametrize("view", ["frames", "people_masked"])
+def test_a_dataset_of_which_nothing_can_be_read_is_told(
+    by_clothes: Dataset, tmp_path: Path, store: StageStore, view: str
+) -> None:
+    gone = replace(by_clothes, root=tmp_path, masks=tmp_path)
+    with pytest.raises(ValueError, match=r"(?s)'made': none of its 90 clips can be read, .*000.mp4"):
+        measure(store, gone, view, max_unreadable=1.0)
+
+
+def test_a_dataset_of_which_nothing_can_be_shown_is_told(
+    by_clothes: Dataset, store: StageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bias_stage.SingleFrames, "windows", lambda *_, **__: None)
+    with pytest.raises(ValueError, match="'made': no clip has room for a window"):
+        measure(store, by_clothes, "people_masked")
 
 
 def test_people_who_leave_no_room_for_a_window_are_told(
@@ -274,6 +290,32 @@ def test_bias_is_measured_once_a_dataset_and_setting(by_clothes: Dataset) -> Non
         stage_of(replace(by_clothes, content_hash="new")),
     ]
     assert len({stage_of(by_clothes).identity, *(other.identity for other in others)}) == 4
+
+
+@pytest.mark.parametrize("pictures", [True, False])
+def test_masks_that_are_made_anew_are_measured_anew(
+    by_clothes: Dataset, tmp_path: Path, pictures: bool
+) -> None:
+    def stages(masks: Path) -> tuple[str, str]:
+        masked = replace(by_clothes, masks=masks)
+        whole, without = (stage_of(masked, view) for view in ("frames", "people_masked"))
+        return whole.identity, without.identity
+
+    masks, another = tmp_path / "masks", tmp_path / "moved"
+    if pictures:
+        as_pictures(by_clothes, masks, value=255, count=1, size=1)
+        file = masks / "007.mp4" / "00000.png"
+    else:
+        assert by_clothes.masks is not None
+        shutil.copytree(by_clothes.masks, masks)
+        file = masks / "007.mp4"
+    whole, without = stages(masks)
+    shutil.copytree(masks, another)
+    assert stages(another) == (whole, without)
+    file.write_bytes(file.read_bytes() + b"more")
+    assert stages(masks)[0] == whole and stages(masks)[1] != without
+    file.unlink()
+    assert stages(masks)[1] not in (without, stages(another)[0])
 
 
 def saved(folder: Path, name: str) -> Path:
