@@ -128,8 +128,8 @@ def _readable(
             yield clip, found
     if len(unreadable) == len(clips):
         raise ValueError(
-            f"{name!r}: none of its {len(clips)} clips can be read, for example {unreadable[0][1]}; "
-            "mend them, or correct `root` and `masks` in its catalog entry"
+            f"{name!r}: none of its {len(clips)} clips can be read, for example "
+            f"{unreadable[0][1]}; mend them, or correct `root` and `masks` in its catalog entry"
         )
 
 

@@ -193,7 +193,7 @@ def test_a_dataset_of_which_nothing_can_be_read_is_told(
     by_clothes: Dataset, tmp_path: Path, store: StageStore, view: str
 ) -> None:
     gone = replace(by_clothes, root=tmp_path, masks=tmp_path)
-    with pytest.raises(ValueError, match=r"(?s)'made': none of its 90 clips can be read, .*000.mp4"):
+    with pytest.raises(ValueError, match=r"(?s)'made': none of its 90 clips can.*000.mp4"):
         measure(store, gone, view, max_unreadable=1.0)
 
 
