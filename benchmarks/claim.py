@@ -1,9 +1,10 @@
 """Tests the demo world's claim once, on seeds that nothing was tuned on.
 
-The claim: pre-trained on synthetic clips alone, a probe is better on the dataset with low scene
-bias than pre-trained on human-free clips alone; on the one with high scene bias the order turns
-round; and a mix that is chosen on the selection split beats both on the mean. World and training
-seed change together. Beside it: random weights, one joint head, no stage 1.
+The claim: aligned on synthetic clips alone, a probe is better on the dataset with low scene bias
+than aligned on human-free clips alone; on the one with high scene bias the order turns round; and
+a mix that is chosen on the selection split beats both on the mean. Stage 1 is the same: MAE on
+human-free clips. World and training seed change together. Beside it: random weights, one joint
+head, no stage 1.
 
     python benchmarks/claim.py                    seeds 10 to 14, at most an hour on 2 cores
     python benchmarks/claim.py --seeds 0 1 2      the seeds it was tuned on

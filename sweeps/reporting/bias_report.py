@@ -58,20 +58,40 @@ def terminal_lines(summary: Mapping[str, Any]) -> list[str]:
 
 
 def claim_sentences(summary: Mapping[str, Any]) -> list[str]:
-    """Whether the datasets with less scene bias gain more from synthetic clips in this sweep."""
+    """Whether the datasets with less scene bias gain more from alignment on synthetic clips in
+    this sweep, and what stage 1 had seen."""
     found = summary["bias"]
-    if found["gain"] is None:
-        return [
-            "No complete trial pre-trained on synthetic clips alone and one on human-free clips "
-            "alone, so there is no gain to hold against the bias."
-        ]
     gain = found["gain"]
+    if gain is None:
+        return [
+            "No complete trial aligned on synthetic clips alone and one on human-free clips alone, "
+            "so there is no gain to hold against the bias."
+        ]
     first = (
-        f"Gain: the top-1 of trial {gain['synthetic']} (synthetic clips alone) less that of trial "
-        f"{gain['human_free']} (human-free clips alone) on the {gain['split']} split, one training "
-        "run each."
+        f"Gain: the top-1 of trial {gain['synthetic']} (aligned on synthetic clips alone) less "
+        f"that of trial {gain['human_free']} (aligned on human-free clips alone) on the "
+        f"{gain['split']} split, one training run each. {_before_alignment(gain)}"
     )
     return [first, *(_sentence(view, found["claim"][view]) for view in VIEWS)]
+
+
+def _before_alignment(gain: Mapping[str, Any]) -> str:
+    starts = [gain["aligned_from"][role] for role in ("synthetic", "human_free")]
+    one, other = map(_in_words, starts)
+    if starts[0]["stage"] == starts[1]["stage"]:
+        return f"Both were aligned from the same weights: {one}."
+    return (
+        f"They were aligned from different weights ({one}; {other}), so the gain is not that of "
+        "alignment alone."
+    )
+
+
+def _in_words(start: Mapping[str, Any]) -> str:
+    parts = ["imported" if start["imported"] else "random"]
+    for kind, saw in start["saw"].items():
+        sources = ", ".join(f"{source} (humans: {humans})" for source, humans in saw.items())
+        parts.append(f"{'MAE' if kind == 'mae' else kind} on {sources}")
+    return ", then ".join(parts)
 
 
 def _sentence(view: View, claim: Mapping[str, Any]) -> str:
@@ -131,7 +151,7 @@ def plot_bias(summary: Mapping[str, Any], folder: Path) -> list[Path]:
     axes.set(
         xlabel="scene bias, bits over chance",
         ylabel=f"gain on the {found['gain']['split']} split, points",
-        title=f"{summary['sweep']}: synthetic less human-free pre-training",
+        title=f"{summary['sweep']}: alignment on synthetic less on human-free clips",
     )
     axes.legend(fontsize="small")
     axes.grid(alpha=0.3)

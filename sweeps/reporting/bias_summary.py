@@ -1,13 +1,14 @@
 """Scene bias for summary.json and MLflow, and what the sweep says of SynAPT's claim.
 
-The claim: the lower the scene bias of a downstream dataset, the more it gains from pre-training on
-synthetic clips rather than on human-free ones.
+The claim: the lower the scene bias of a downstream dataset, the more it gains from alignment on
+synthetic clips rather than on human-free ones. Stage 1 may have seen either: it is told beside.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -84,16 +85,17 @@ def _figures(measured: Measured, store: StageStore) -> dict[str, Any]:
 def _gain(
     trials: Sequence[Mapping[str, Any]], downstream: Sequence[str], data: Mapping[str, Dataset]
 ) -> dict[str, Any] | None:
-    """Top-1 after synthetic clips alone less that after human-free ones alone; None: not tried.
+    """Top-1 after alignment on synthetic clips alone less that on human-free ones alone; None: not
+    tried.
 
-    Of the baselines of either kind the best on the selection split; without any, of all trials.
     On the report split where both were scored on it. Both were scored on the same clips, so that
     their errors go together, and the interval (squares of the half-widths add) is too wide, not
     too narrow, for the noise of the clips; that of training is not in it.
     """
-    synthetic, free = (_best_of(trials, humans, data) for humans in (SYNTHETIC, HUMAN_FREE))
-    if synthetic is None or free is None:
+    pair = _pair(trials, data)
+    if pair is None:
         return None
+    synthetic, free = pair
     split = "report" if synthetic["report"] and free["report"] else "selection"
     one, other = (trial["report"] if split == "report" else trial for trial in (synthetic, free))
     gains = {}
@@ -104,24 +106,47 @@ def _gain(
     return {
         "synthetic": synthetic["number"],
         "human_free": free["number"],
+        "aligned_from": {
+            "synthetic": synthetic["aligned_from"],
+            "human_free": free["aligned_from"],
+        },
         "split": split,
         "datasets": gains,
     }
 
 
-def _best_of(
+def _pair(
+    trials: Sequence[Mapping[str, Any]], data: Mapping[str, Dataset]
+) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:
+    """Two complete trials, aligned on synthetic clips alone and on human-free ones alone.
+
+    Those that started from the same stage 1, where there are such; of these baselines, where
+    there are; of these the best on the selection split.
+    """
+
+    def preferred(pair: tuple[Mapping[str, Any], Mapping[str, Any]]) -> tuple[float, ...]:
+        one, other = pair
+        same = one["aligned_from"]["stage"] == other["aligned_from"]["stage"]
+        given = sum(trial["origin"] == "baseline" for trial in pair)
+        numbers = [-trial["number"] for trial in pair]
+        return (same, given, sum(trial["score"] for trial in pair), *numbers)
+
+    synthetic, free = (_aligned_on(trials, humans, data) for humans in (SYNTHETIC, HUMAN_FREE))
+    return max(product(synthetic, free), key=preferred, default=None)
+
+
+def _aligned_on(
     trials: Sequence[Mapping[str, Any]], humans: set[str], data: Mapping[str, Dataset]
-) -> Mapping[str, Any] | None:
-    """Of the complete trials that aligned on sources with such `humans` alone."""
-    there = [
+) -> list[Mapping[str, Any]]:
+    """The complete trials that aligned on sources with such `humans` alone."""
+    return [
         trial
         for trial in trials
         if trial["state"] == "complete"
+        and trial["aligned_from"] is not None
         and any(trial["shares"].values())
         and {data[source].humans for source, share in trial["shares"].items() if share} <= humans
     ]
-    there = [trial for trial in there if trial["origin"] == "baseline"] or there
-    return max(there, key=lambda trial: (trial["score"], -trial["number"]), default=None)
 
 
 def _claim(

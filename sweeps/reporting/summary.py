@@ -155,6 +155,7 @@ def _trial(
         "varied": search.varied(record),
         "config": config.model_dump(mode="json"),
         "shares": _shares(stages.weights),
+        "aligned_from": _aligned_from(stages.weights, data),
         "score": record.score,
         "scores": record.scores,
         "interval": _score_interval(config, record.score, intervals),
@@ -175,6 +176,25 @@ def _shares(weights: Stage) -> dict[str, float]:
         return {}
     shares = weights.settings[weights.kind]["mixture"]["shares"]
     return {source: float(share) for source, share in shares.items()}
+
+
+def _aligned_from(weights: Stage, data: Mapping[str, Dataset]) -> dict[str, Any] | None:
+    """What one alignment started from: the stage, and what the stages before it `saw`: mae and
+    contrastive -> source -> humans. None where stage 2 was none, or several."""
+    if weights.kind != "align":
+        return None
+    start = weights.inputs["start"]
+    saw = {
+        stage.kind: {
+            source: data[source].humans
+            for source, share in stage.settings[stage.kind]["mixture"]["shares"].items()
+            if share
+        }
+        for stage in start.chain()
+        if stage.kind in ("mae", "contrastive")
+    }
+    imported = any(stage.kind == "import" for stage in start.chain())
+    return {"stage": start.identity, "saw": saw, "imported": imported}
 
 
 def _report(

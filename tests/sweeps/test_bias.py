@@ -128,6 +128,23 @@ def test_what_is_not_measured_yet_is_told_and_the_rest_stands(tmp_path: Path) ->
     assert "Scene bias of low, bits: not measured" in terminal_lines(summary)
 
 
+def scored_trial(
+    number: int, source: str, scores: Mapping[str, float], origin: str, stage_1: str = "init"
+) -> dict[str, Any]:
+    """What is told of a complete trial that was aligned on one source."""
+    return {
+        "number": number,
+        "state": "complete",
+        "origin": origin,
+        "shares": {source: 1.0},
+        "aligned_from": {"stage": stage_1, "saw": {}, "imported": False},
+        "score": sum(scores.values()),
+        "scores": scores,
+        "intervals": {name: [score - 0.1, score + 0.1] for name, score in scores.items()},
+        "report": None,
+    }
+
+
 def claim(tmp_path: Path, bias: Sequence[float], gains: Sequence[float]) -> str:
     """What is said of single frames over downstream datasets with such figures."""
     names = [f"d{number}" for number in range(len(bias))]
@@ -142,16 +159,7 @@ def claim(tmp_path: Path, bias: Sequence[float], gains: Sequence[float]) -> str:
 
     def trial(number: int, source: str, scores: Sequence[float], origin: str) -> dict[str, Any]:
         known = dict(zip(names, scores, strict=True))
-        return {
-            "number": number,
-            "state": "complete",
-            "origin": origin,
-            "shares": {source: 1.0},
-            "score": sum(scores),
-            "scores": known,
-            "intervals": {name: [score - 0.1, score + 0.1] for name, score in known.items()},
-            "report": None,
-        }
+        return scored_trial(number, source, known, origin)
 
     trials = [
         trial(0, "synthetic", [0.5 + gain for gain in gains], "baseline"),
@@ -189,14 +197,68 @@ def test_whether_the_claim_holds_is_said_and_of_few_datasets_that_it_says_nothin
     assert said in claim(tmp_path, bias, gains)
 
 
+@pytest.mark.parametrize(
+    ("trials", "pair"),
+    [
+        # Of one stage 1 before baselines of two; then baselines; then the best.
+        ([("v", "b", "x", 0.5), ("n", "b", "y", 0.5), ("n", "s", "x", 0.1)], (0, 2)),
+        ([("v", "b", "x", 0.5), ("n", "b", "y", 0.5)], (0, 1)),
+        ([("v", "s", "x", 0.9), ("v", "b", "x", 0.5), ("n", "b", "x", 0.5)], (1, 2)),
+        ([("v", "s", "x", 0.5), ("v", "s", "x", 0.9), ("n", "s", "x", 0.5)], (1, 2)),
+    ],
+)
+def test_trials_of_the_same_stage_1_are_compared_where_there_are_such(
+    tmp_path: Path, trials: list[tuple[str, str, str, float]], pair: tuple[int, int]
+) -> None:
+    data = toy_data()
+    told = [
+        scored_trial(
+            number,
+            {"v": "synthetic", "n": "scenes"}[source],
+            {"low": score},
+            {"b": "baseline", "s": "suggested"}[origin],
+            stage_1,
+        )
+        for number, (source, origin, stage_1, score) in enumerate(trials)
+    ]
+    store = StageStore(tmp_path)
+    found = bias_summary(bias_measures(SETTINGS, data), told, ["low"], data, store)
+    assert found is not None
+    assert (found["gain"]["synthetic"], found["gain"]["human_free"]) == pair
+
+
+def test_what_stage_1_had_seen_is_said_beside_the_gain(tmp_path: Path) -> None:
+    sweep, measured = measured_sweep(tmp_path)
+    summary = summarised(sweep, measured)
+    assert (
+        "(aligned on human-free clips alone) on the report split, one training run each. Both "
+        "were aligned from the same weights: random, then MAE on scenes (humans: removed)."
+    ) in claim_sentences(summary)[0]
+    other = {"stage": "other", "saw": {"contrastive": {"made": "virtual"}}, "imported": True}
+    summary["bias"]["gain"]["aligned_from"]["synthetic"] = other
+    assert (
+        "They were aligned from different weights (imported, then contrastive on made (humans: "
+        "virtual); random, then MAE on scenes (humans: removed)), so the gain is not that of "
+        "alignment alone."
+    ) in claim_sentences(summary)[0]
+
+
+def test_a_trial_that_was_not_aligned_is_not_compared(tmp_path: Path) -> None:
+    sweep, measured = measured_sweep(tmp_path)
+    trials = summarised(sweep, measured)["trials"]
+    started = {trial["name"]: trial["aligned_from"] for trial in trials}
+    assert started["baseline: random weights"] is None
+    assert started["baseline: scenes only"] is not None
+
+
 def test_without_a_pair_to_compare_there_is_no_gain(tmp_path: Path) -> None:
     store, data = StageStore(tmp_path), toy_data()
     measured = bias_measures(SETTINGS, data)
     found = {"bias": bias_summary(measured, [], ["low"], data, store)}
     assert found["bias"] is not None and found["bias"]["gain"] is None
     assert claim_sentences(found) == [
-        "No complete trial pre-trained on synthetic clips alone and one on human-free clips "
-        "alone, so there is no gain to hold against the bias."
+        "No complete trial aligned on synthetic clips alone and one on human-free clips alone, "
+        "so there is no gain to hold against the bias."
     ]
 
 
