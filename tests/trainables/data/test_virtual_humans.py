@@ -325,10 +325,11 @@ def test_motions_whose_folders_change_their_order_are_another_version(tmp_path: 
         listed = (folder / "clips.csv").read_text().replace("left_0", f"{place}/left_0")
         (folder / "clips.csv").write_text(listed)
         takes = find_takes(folder, None)
-        return [take.path.name for take in takes], motions_hash(check_takes(takes))
+        drawn = [each.path.name for plan in plan_clips(SETTINGS, takes, 0) for each in plan.takes]
+        return drawn, motions_hash(check_takes(takes))
 
     first, last = lying_in("a"), lying_in("z")
-    assert first[0] != last[0] and sorted(first[0]) == sorted(last[0])
+    assert first[0] != last[0]
     assert first[1] != last[1]
 
 

@@ -34,9 +34,12 @@ class ClipPlan:
 def plan_clips(
     settings: RenderSettings, takes: Sequence[Take], footage_clips: int
 ) -> list[ClipPlan]:
-    """Every clip, a function of the arguments alone. Labels are balanced over the classes that a
-    split has motions of; no motion's group, person, camera set-up or background is in both splits.
+    """Every clip, a function of the arguments alone, and not of the order of `takes`.
+
+    Labels are balanced over the classes that a split has motions of; no motion's group, person,
+    camera set-up or background is in both splits.
     """
+    takes = sorted(takes)  # as `motions_hash` has them, for clips draw by place
     splits = split_takes(takes, settings.heldout_share, settings.seed)
     plans: list[ClipPlan] = []
     sizes: dict[Split, int] = {"train": settings.clips, "selection": settings.heldout_clips}

@@ -28,7 +28,7 @@ class Take(NamedTuple):
 
 
 def find_takes(folder: Path, pattern: str | None) -> list[Take]:
-    """The motions in `folder` by path: those of its clips.csv, or all .bvh files by `pattern`.
+    """The motions in `folder`, by its clips.csv, or all its .bvh files by `pattern`.
 
     Args:
         pattern: a regex over the path below the folder with a group (?P<label>...), and maybe
@@ -39,7 +39,7 @@ def find_takes(folder: Path, pattern: str | None) -> list[Take]:
     """
     if not folder.is_dir():
         raise ValueError(f"{folder}: is not a folder; give the one that holds the BVH files")
-    takes = sorted(_listed(folder) if pattern is None else _named(folder, pattern))
+    takes = _listed(folder) if pattern is None else _named(folder, pattern)
     missing = [take.path for take in takes if not take.path.is_file()]
     if missing:
         raise ValueError(
