@@ -6,7 +6,7 @@ import hashlib
 import io
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -71,8 +71,12 @@ def read_whole(path: Path) -> tuple[np.ndarray, Fraction | None]:
     return np.stack(frames), rate
 
 
+def _files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if file.is_file())
+
+
 def _images(folder: Path) -> Iterator[np.ndarray]:
-    for file in sorted(folder.iterdir()):
+    for file in _files(folder):
         if file.suffix.lower() in IMAGE_SUFFIXES:
             image = cv2.imread(str(file), cv2.IMREAD_COLOR)
             if image is None:
@@ -133,7 +137,7 @@ def copy_clip(source: Path, target: Path) -> None:
         return
     with whole_folder(target) as unfinished:
         unfinished.mkdir()
-        for file in sorted(source.iterdir()):
+        for file in _files(source):
             (unfinished / file.name).write_bytes(file.read_bytes())
 
 
@@ -157,8 +161,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
 def sha256_of(path: Path) -> str:
     """Of a file, or of a folder's files in the order of their names."""
     digest = hashlib.sha256()
-    files: Iterable[Path] = sorted(path.iterdir()) if path.is_dir() else [path]
-    for file in files:
+    for file in _files(path) if path.is_dir() else [path]:
         with file.open("rb") as opened:
             while block := opened.read(2**20):
                 digest.update(block)

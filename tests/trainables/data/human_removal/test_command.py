@@ -28,7 +28,7 @@ from trainables.data.catalog import load_catalog
 from trainables.data.clips import read_clip
 from trainables.data.files import check_files
 from trainables.data.human_removal.__main__ import main
-from trainables.data.human_removal.clip_files import find_clips, read_whole
+from trainables.data.human_removal.clip_files import copy_clip, find_clips, read_whole, sha256_of
 from trainables.data.human_removal.one_clip import Job, Outcome, read_outcome, remove_people
 
 ROOT = Path(__file__).parents[4]
@@ -104,6 +104,17 @@ def test_without_people_a_clip_keeps_its_bytes(tmp_path: Path) -> None:
         assert outcome.state == "no_people" and outcome.hits == (0, 0)
     assert (tmp_path / "out" / "clips" / "empty.avi").read_bytes() == video.read_bytes()
     assert made(tmp_path / "out" / "clips" / "folder") == made(tmp_path / "folder")
+
+
+def test_a_folder_inside_a_folder_of_frames_is_no_part_of_the_clip(tmp_path: Path) -> None:
+    clip = tmp_path / "clip"
+    clip.mkdir()
+    (clip / "00000.png").write_bytes(b"a frame")
+    before = sha256_of(clip)
+    (clip / "thumbnails").mkdir()
+    assert sha256_of(clip) == before
+    copy_clip(clip, tmp_path / "copy")
+    assert [file.name for file in (tmp_path / "copy").iterdir()] == ["00000.png"]
 
 
 def test_hats_blur_can_be_put_on_clips_without_people(tmp_path: Path) -> None:
