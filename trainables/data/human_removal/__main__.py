@@ -28,7 +28,14 @@ from trainables.data.human_removal.clip_files import (
     find_clips,
     sha256_of,
 )
-from trainables.data.human_removal.one_clip import Job, Outcome, died, read_outcome, remove_people
+from trainables.data.human_removal.one_clip import (
+    Job,
+    Outcome,
+    died,
+    is_there,
+    read_outcome,
+    remove_people,
+)
 from trainables.data.human_removal.options import parser
 from trainables.data.human_removal.person_detector import hog_detector
 from trainables.data.human_removal.report import (
@@ -66,7 +73,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
         raise ValueError(f"{arguments.source} has folders of frames; give their --frame-rate")
     settings = _settings(arguments)
     _keep_settings(into, settings, arguments)
-    waiting = [job for job in jobs if read_outcome(into, job.path) is None]
+    waiting = [job for job in jobs if not is_there(job)]
     if len(waiting) < len(jobs):
         console.print(f"{len(jobs) - len(waiting):,} of {len(jobs):,} clips were there")
     made = Counter[str]()

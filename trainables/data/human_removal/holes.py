@@ -29,21 +29,19 @@ def opacity(hole: np.ndarray, soft_edge: int) -> np.ndarray:
 
 def composed(
     frames: np.ndarray, filled: np.ndarray, holes: np.ndarray, soft_edge: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """The filling in the frames, uint8 [T, H, W, 3], and its opacity, uint8 [T, H, W].
+) -> np.ndarray:
+    """The filling in the frames, uint8 [T, H, W, 3].
 
-    Pixels outside the holes are those of `frames`, bit by bit. The opacity is above 0 in all of the
-    hole, however faint its rim.
+    Pixels outside the holes are those of `frames`, bit by bit.
     """
-    result, opacities = frames.copy(), np.zeros(holes.shape, np.uint8)
+    result = frames.copy()
     for t in np.flatnonzero(holes.any((1, 2))):
         alpha = opacity(holes[t], soft_edge)
         inside = holes[t]
         part = alpha[inside][:, None]
         blend = part * filled[t][inside] + (1 - part) * frames[t][inside]
         result[t][inside] = np.rint(blend).astype(np.uint8)
-        opacities[t][inside] = np.maximum(np.rint(255 * alpha[inside]), 1).astype(np.uint8)
-    return result, opacities
+    return result
 
 
 def through_hats_size(frames: np.ndarray) -> np.ndarray:

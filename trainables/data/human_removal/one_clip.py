@@ -53,6 +53,7 @@ class Outcome:
     state: State
     reason: str = ""
     source_sha256: str = ""
+    masks_sha256: str = ""  # of the mask files that were given
     frames: int = 0
     still: bool = False  # whether the camera is
     masked: float = 0.0  # share of the pixels
@@ -77,6 +78,19 @@ def read_outcome(into: Path, path: str) -> Outcome | None:
     known: Any = json.loads(file.read_text())
     pairs: Any = {key: tuple(v) if isinstance(v, list) else v for key, v in known.items()}
     return Outcome(**pairs)
+
+
+def is_there(job: Job) -> bool:
+    """Whether an earlier run has made the clip, of what lies there now. Refused ones are not."""
+    known = read_outcome(job.into, job.path)
+    if known is None or known.state == "refused":
+        return False
+    now = sha256_of(job.source) if job.source.exists() else "", masks_hash(job)
+    return now == (known.source_sha256, known.masks_sha256)
+
+
+def masks_hash(job: Job) -> str:
+    return sha256_of(job.masks) if job.masks is not None and job.masks.exists() else ""
 
 
 def remove_people(jobs: Sequence[Job], settings: RemovalSettings) -> list[Outcome]:
@@ -112,7 +126,7 @@ def _made(job: Job, settings: RemovalSettings) -> Outcome:
             share = f"{100 * holes.mean():.0f} % of its pixels"
             raise ClipUnreadable(job.source, f"people cover {share}; nothing is left to fill from")
         filled = inpaint(frames, holes)
-        result, opacities = composed(frames, filled.frames, holes, settings.soft_edge)
+        result = composed(frames, filled.frames, holes, settings.soft_edge)
         if settings.hat_resampling:
             result = through_hats_size(result)
         found_after = [detect(frame).boxes for frame in result] if holes.any() else found
@@ -123,7 +137,7 @@ def _made(job: Job, settings: RemovalSettings) -> Outcome:
     outside: float | None = None
     if leak <= settings.max_leak:
         state = "removed" if holes.any() else "no_people"
-        outside = _write(job, settings, frames, result, holes, opacities, rate)
+        outside = _write(job, settings, frames, result, holes, rate)
     sheet = contact_sheet(frames, result, holes, (found, found_after))
     jpg = cv2.imencode(".jpg", sheet[..., ::-1])[1].tobytes()
     write_whole(job.into / "sheets" / f"{job.path}.jpg", jpg)
@@ -132,6 +146,7 @@ def _made(job: Job, settings: RemovalSettings) -> Outcome:
         state=state,
         reason="somebody is still found" if state == "dropped" else "",
         source_sha256=sha256_of(job.source),
+        masks_sha256=masks_hash(job),
         frames=len(frames),
         still=filled.still,
         masked=float(holes.mean()),
@@ -151,16 +166,15 @@ def _write(
     frames: np.ndarray,
     result: np.ndarray,
     holes: np.ndarray,
-    opacities: np.ndarray,
     rate: Fraction | None,
 ) -> float | None:
     """Clip and masks to disk. Returns the PSNR outside the holes, as read again; None: equal."""
     target = job.into / "clips" / job.path
+    with whole_folder(job.into / "masks" / job.path) as folder:
+        write_images(folder, np.uint8(255) * holes)
     if result is frames or not (holes.any() or settings.hat_resampling):
         copy_clip(job.source, target)
         return None
-    with whole_folder(job.into / "masks" / job.path) as folder:
-        write_images(folder, opacities)
     write_clip(target, result, rate, settings.crf)
     again, _ = read_whole(target)
     outside = psnr(again[~holes], frames[~holes])

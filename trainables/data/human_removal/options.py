@@ -12,7 +12,7 @@ from trainables.data.command_line import at_least_one
 NOTES = """what is written:
   OUT/clips/...      the clips, under the paths that they had: videos as H.264 in mp4 whatever the
                      ending, folders of frames as folders of PNG; without people, the same bytes
-  OUT/masks/...      what was filled, a folder of 8-bit PNG a clip: 0 is untouched, 255 all new
+  OUT/masks/...      255 where a clip was touched at all, 0 elsewhere: a folder of PNG each
   OUT/sheets/...     a picture of each clip, before and after; look at some
   OUT/report.html    how many of which kind, what is still found, the worst clips as pictures
   OUT/clips.csv, OUT/catalog.yaml   the dataset for a sweep: `humans: removed`, its leak rate

@@ -85,8 +85,10 @@ def write_catalog(
     outcomes: Sequence[Outcome],
     frame_rate: float | None,
 ) -> None:
-    """catalog.yaml with one dataset. Its version holds settings and the content of the sources."""
-    content = json.dumps([[each.path, each.state, each.source_sha256] for each in outcomes])
+    """catalog.yaml with one dataset. Its version holds settings, content of sources and masks."""
+    content = json.dumps(
+        [[each.path, each.state, each.source_sha256, each.masks_sha256] for each in outcomes]
+    )
     entry: dict[str, Any] = {"clips": "clips.csv", "root": "clips", "humans": "removed"}
     if frame_rate is not None:
         entry["frame_rate"] = frame_rate

@@ -75,7 +75,9 @@ def test_the_clip_is_as_it_was_but_for_the_person_and_its_mask_is_kept(tmp_path:
     assert outcome.hits_in_holes[0] >= 1 and outcome.hits_in_holes[1] == 0
     frames, rate = read_whole(tmp_path / "out" / "clips" / "a" / "walk.mp4")
     files = sorted((tmp_path / "out" / "masks" / "a" / "walk.mp4").glob("*.png"))
-    holes = np.stack([np.asarray(Image.open(file)) for file in files]) > 0
+    kept = np.stack([np.asarray(Image.open(file)) for file in files])
+    holes = kept > 0
+    assert set(np.unique(kept)) == {0, 255}, "a soft rim belongs to the hole"
     assert rate == 10 and len(files) == FRAMES and holes[walk.masks > 0].all()
     assert (frames[~holes] == walk.frames[~holes]).all()
     assert np.abs(frames.astype(int) - walk.truth)[holes].mean() < 3
@@ -102,6 +104,8 @@ def test_without_people_a_clip_keeps_its_bytes(tmp_path: Path) -> None:
     for path in ("empty.avi", "folder"):
         outcome = done(job(tmp_path, path), masks_from="detector")
         assert outcome.state == "no_people" and outcome.hits == (0, 0)
+        masks = [np.asarray(Image.open(f)) for f in (tmp_path / "out" / "masks" / path).iterdir()]
+        assert len(masks) == 2 and not np.any(masks)
     assert (tmp_path / "out" / "clips" / "empty.avi").read_bytes() == video.read_bytes()
     assert made(tmp_path / "out" / "clips" / "folder") == made(tmp_path / "folder")
 
@@ -203,6 +207,28 @@ def test_the_command_makes_a_dataset_that_a_sweep_can_read(
     assert all(file.stat().st_mtime_ns == written for file, written in times.items())
     assert main([*arguments, "--crf", "16"]) == 2
     assert "crf 0, now 16" in capsys.readouterr().out
+
+
+def test_other_masks_are_another_dataset_and_what_was_refused_is_tried_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*write_source(tmp_path, clips=2), "--workers", "1"]
+    (lost,) = sorted((tmp_path / "masks" / "walk" / "1").iterdir())[:1]
+    content = lost.read_bytes()
+    lost.unlink()
+    catalog = tmp_path / "out" / "catalog.yaml"
+    assert main(arguments) == 1 and "1 refused" in capsys.readouterr().out
+    lost.write_bytes(content)
+    assert main(arguments) == 0
+    told = capsys.readouterr().out
+    assert "1 of 2 clips were there" in told and "2 removed" in told
+    first = catalog.read_text()
+    masks = tmp_path / "masks" / "walk" / "0"
+    drawn = np.stack([np.asarray(Image.open(file)) for file in sorted(masks.iterdir())])
+    write_frames(masks, np.roll(drawn, 3, axis=1))
+    assert main(arguments) == 0
+    assert "1 of 2 clips were there" in capsys.readouterr().out
+    assert catalog.read_text() != first
 
 
 @pytest.mark.slow

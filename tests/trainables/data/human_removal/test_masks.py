@@ -61,8 +61,7 @@ def test_a_holes_rim_is_soft_inside_and_sharp_outside() -> None:
     assert alpha[15, 29] < alpha[15, 28] < alpha[15, 27] == 1
     assert (alpha[8:22, 0] == 1).all()  # the frame's edge is no rim
     frames = np.full((1, 30, 40, 3), 100, np.uint8)
-    result, opacities = composed(frames, np.full_like(frames, 200), hole[None], soft_edge=2)
-    assert ((opacities[0] > 0) == hole).all() and opacities.max() == 255
+    result = composed(frames, np.full_like(frames, 200), hole[None], soft_edge=2)
     assert result[0, 15, 27, 0] == 200 and 100 < result[0, 15, 29, 0] < 200
 
 
