@@ -1,23 +1,22 @@
-"""What the commands over datasets of a catalog share."""
+"""What the commands that check, prepare and make data share."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
 
 
 def parser_over_datasets(
     module: str, description: str | None, notes: str, work: str
 ) -> argparse.ArgumentParser:
     """For `python -m module CATALOG NAME...`. `work`: what its `--workers` processes do."""
-    parser = argparse.ArgumentParser(
-        prog=f"python -m {module}",
-        description=description,
-        epilog=notes,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of(module, description, notes)
     parser.add_argument("catalog", type=Path, metavar="CATALOG", help="a catalog YAML")
     parser.add_argument("names", nargs="+", metavar="NAME", help="a dataset of the catalog")
     parser.add_argument(
@@ -28,6 +27,34 @@ def parser_over_datasets(
         help=f"processes that {work} (default: one for each CPU)",
     )
     return parser
+
+
+def parser_of(module: str, description: str | None, notes: str) -> argparse.ArgumentParser:
+    """For `python -m module`: what it is about before the options, `notes` after them."""
+    return argparse.ArgumentParser(
+        prog=f"python -m {module}",
+        description=description,
+        epilog=notes,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def exit_status(
+    run: Callable[[argparse.Namespace, Console], int], arguments: argparse.Namespace
+) -> int:
+    """What `run` returns; 2, with the reason, where the user or the disk is at fault.
+
+    130 on Ctrl-C. For commands that go on where they were stopped.
+    """
+    console = Console(highlight=False)
+    try:
+        return run(arguments, console)
+    except (ValueError, OSError) as error:
+        console.print(f"[red bold]error:[/red bold] {escape(str(error))}", soft_wrap=True)
+        return 2
+    except KeyboardInterrupt:
+        console.print("Stopped. The same command goes on.")
+        return 130
 
 
 def at_least_one(text: str) -> int:

@@ -18,10 +18,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from trainables.data.command_line import at_least_one
+from trainables.data.command_line import at_least_one, exit_status, parser_of
 from trainables.data.synapt_assets import SynaptClip, find_clips
 from trainables.data.synapt_lists import check_agreement, read_list
 from trainables.data.whole_files import add_to_catalog, write_whole
@@ -49,17 +48,10 @@ exit status: 0 done, 2 an asset or a list is wrong
 
 def main(argv: list[str] | None = None) -> int:
     """Run from the command line. Returns the exit status that `--help` tells."""
-    arguments = _parser().parse_args(argv)
-    console = Console(highlight=False)
-    try:
-        _import(arguments, console)
-    except (ValueError, OSError) as error:
-        console.print(f"[red bold]error:[/red bold] {escape(str(error))}", soft_wrap=True)
-        return 2
-    return 0
+    return exit_status(_import, _parser().parse_args(argv))
 
 
-def _import(arguments: argparse.Namespace, console: Console) -> None:
+def _import(arguments: argparse.Namespace, console: Console) -> int:
     clips = find_clips(arguments.assets)
     lines = read_list(arguments.heldout)
     of_train = read_list(arguments.train) if arguments.train else []
@@ -88,6 +80,7 @@ def _import(arguments: argparse.Namespace, console: Console) -> None:
     _write(arguments, sorted(rows), _order(rows, numbers), folders)
     _tell(rows, clips, {*heldout, *(train or {})}, console)
     console.print(f"catalog: {arguments.out / 'catalog.yaml'}", soft_wrap=True)
+    return 0
 
 
 def merged_classes(
@@ -187,12 +180,7 @@ def _tell(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m trainables.data.import_synapt",
-        description=__doc__,
-        epilog=NOTES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("trainables.data.import_synapt", __doc__, NOTES)
     add = parser.add_argument
     add("assets", type=Path, metavar="ASSETS", help="the folder with eldersim, surreact and phav")
     add("out", type=Path, metavar="OUT", help="a folder for the manifest and the catalog")

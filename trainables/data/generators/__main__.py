@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from trainables.data.clip_jobs import with_progress
-from trainables.data.command_line import at_least_one, size
+from trainables.data.command_line import at_least_one, exit_status, parser_of, size
 from trainables.data.generators.exported import ExportedProgram, SamplingSettings, program_hash
 from trainables.data.generators.generator import Generator
 from trainables.data.generators.renderers import VirtualHumans
@@ -68,16 +68,7 @@ generator or a setting is wrong, or the disk is full, 130 interrupted
 
 def main(argv: list[str] | None = None) -> int:
     """Run from the command line. Returns the exit status that `--help` tells."""
-    arguments = _parser().parse_args(argv)
-    console = Console(highlight=False)
-    try:
-        return _run(arguments, console)
-    except (ValueError, OSError) as error:
-        console.print(f"[red bold]error:[/red bold] {escape(str(error))}", soft_wrap=True)
-        return 2
-    except KeyboardInterrupt:
-        console.print("Stopped. The same command goes on.")
-        return 130
+    return exit_status(_run, _parser().parse_args(argv))
 
 
 def _run(arguments: argparse.Namespace, console: Console) -> int:
@@ -178,12 +169,7 @@ def _steered(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m trainables.data.generators",
-        description=__doc__,
-        epilog=NOTES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("trainables.data.generators", __doc__, NOTES)
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="{humans,program}")
     humans = kinds.add_parser("humans", help="virtual humans, from motion capture")
     humans.add_argument("motions", type=Path, metavar="MOTIONS", help="the folder of the BVH files")

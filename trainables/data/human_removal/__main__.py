@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from trainables.data.clip_jobs import in_processes, with_progress
+from trainables.data.command_line import exit_status
 from trainables.data.human_removal.clip_files import (
     VIDEO_SUFFIXES,
     find_clips,
@@ -53,16 +54,7 @@ from trainables.data.whole_files import write_whole
 
 def main(argv: list[str] | None = None) -> int:
     """Run from the command line. Returns the exit status that `--help` tells."""
-    arguments = parser(__doc__).parse_args(argv)
-    console = Console(highlight=False)
-    try:
-        return _run(arguments, console)
-    except (ValueError, OSError) as error:
-        console.print(f"[red bold]error:[/red bold] {escape(str(error))}", soft_wrap=True)
-        return 2
-    except KeyboardInterrupt:
-        console.print("Stopped. The same command goes on.")
-        return 130
+    return exit_status(_run, parser(__doc__).parse_args(argv))
 
 
 def _run(arguments: argparse.Namespace, console: Console) -> int:

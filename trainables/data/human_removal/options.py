@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from trainables.data.command_line import at_least_one
+from trainables.data.command_line import at_least_one, parser_of
 
 NOTES = """what is written:
   OUT/clips/...      the clips, under the paths that they had: videos as H.264 in mp4 whatever the
@@ -34,12 +34,7 @@ weights or the disk is at fault (what was finished stays), 130 interrupted
 
 def parser(description: str | None) -> argparse.ArgumentParser:
     """`description`: what stands above the options."""
-    options = argparse.ArgumentParser(
-        prog="python -m trainables.data.human_removal",
-        description=description,
-        epilog=NOTES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    options = parser_of("trainables.data.human_removal", description, NOTES)
     add = options.add_argument
     add("source", type=Path, metavar="IN", help="a folder with videos or folders of frames")
     add("into", type=Path, metavar="OUT", help="where the result goes")

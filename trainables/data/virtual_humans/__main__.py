@@ -20,7 +20,7 @@ from rich.markup import escape
 
 from trainables.data.catalog import Dataset, load_catalog
 from trainables.data.clip_jobs import in_parallel, with_progress
-from trainables.data.command_line import at_least_one, size
+from trainables.data.command_line import at_least_one, exit_status, parser_of, size
 from trainables.data.files import check_files
 from trainables.data.virtual_humans.clip import Footage
 from trainables.data.virtual_humans.contact_sheet import write_contact_sheet
@@ -62,16 +62,7 @@ motions, the footage or a setting is wrong, or the disk is full, 130 interrupted
 
 def main(argv: list[str] | None = None) -> int:
     """Run from the command line. Returns the exit status that `--help` tells."""
-    arguments = _parser().parse_args(argv)
-    console = Console(highlight=False)
-    try:
-        return _run(arguments, console)
-    except (ValueError, OSError) as error:
-        console.print(f"[red bold]error:[/red bold] {escape(str(error))}", soft_wrap=True)
-        return 2
-    except KeyboardInterrupt:
-        console.print("Stopped. The same command goes on.")
-        return 130
+    return exit_status(_run, _parser().parse_args(argv))
 
 
 def _run(arguments: argparse.Namespace, console: Console) -> int:
@@ -179,12 +170,7 @@ def _tell(takes: list[Take], settings: RenderSettings, console: Console) -> None
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m trainables.data.virtual_humans",
-        description=__doc__,
-        epilog=NOTES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("trainables.data.virtual_humans", __doc__, NOTES)
     add = parser.add_argument
     add("motions", type=Path, metavar="MOTIONS", help="the folder of the BVH files")
     add("out", type=Path, metavar="OUT", help="a folder; it may hold other datasets")
