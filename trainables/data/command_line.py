@@ -11,6 +11,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+
 
 def parser_over_datasets(
     module: str, description: str | None, notes: str, work: str
@@ -55,6 +57,14 @@ def exit_status(
     except KeyboardInterrupt:
         console.print("Stopped. The same command goes on.")
         return 130
+
+
+def check_names(name: str, sheet: Path | None) -> None:
+    """Of --name and --contact-sheet. Raises ValueError where no file can be named so."""
+    if not re.fullmatch(r"[\w-]+", name):
+        raise ValueError(f"--name {name!r}: use letters, digits, '_' and '-'; it names a folder")
+    if sheet is not None and sheet.suffix.lower() not in PICTURES:
+        raise ValueError(f"--contact-sheet {sheet}: must end with one of {', '.join(PICTURES)}")
 
 
 def at_least_one(text: str) -> int:

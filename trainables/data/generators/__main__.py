@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from trainables.data.clip_jobs import with_progress
-from trainables.data.command_line import at_least_one, exit_status, parser_of, size
+from trainables.data.command_line import at_least_one, check_names, exit_status, parser_of
 from trainables.data.generators.exported import ExportedProgram, SamplingSettings, program_hash
 from trainables.data.generators.generator import Generator
 from trainables.data.generators.renderers import VirtualHumans
@@ -38,11 +37,10 @@ from trainables.data.generators.steering import (
     train_walk,
     write_walk,
 )
-from trainables.data.virtual_humans.settings import RenderSettings
+from trainables.data.virtual_humans.options import add_rendering, render_settings
 from trainables.data.virtual_humans.takes import checked_motions, find_takes
 from trainables.settings import parse
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 NOTES = """a program:
   A .pt2 file of torch.export.save. It is code: load it only if you trust who made it. It takes a
   latent, float32 [1, D], and with --classes the number of a class, int64 [1]. It gives a clip
@@ -74,10 +72,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace, console: Console) -> int:
     out, name, sheet = arguments.out, arguments.name, arguments.contact_sheet
     scales = sorted(set(arguments.scales))
-    if not re.fullmatch(r"[\w-]+", name):
-        raise ValueError(f"--name {name!r}: use letters, digits, '_' and '-'; it names a folder")
-    if sheet is not None and sheet.suffix.lower() not in PICTURES:
-        raise ValueError(f"--contact-sheet {sheet}: must end with one of {', '.join(PICTURES)}")
+    check_names(name, sheet)
     if not all(0 < scale < float("inf") for scale in scales):
         raise ValueError(f"--scales {scales}: each must be above 0; 0 is the clip itself")
     generator: Generator
@@ -110,24 +105,8 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
 
 def _humans(arguments: argparse.Namespace, console: Console) -> VirtualHumans:
     takes = find_takes(arguments.motions, arguments.labels)
-    width, height = arguments.size
-    given = {
-        "seed": arguments.seed,
-        "clips": arguments.clips,
-        "heldout_clips": arguments.heldout,
-        "heldout_share": arguments.heldout_share,
-        "seconds": arguments.seconds,
-        "frames_per_second": arguments.fps,
-        "width": width,
-        "height": height,
-        "most_people": arguments.people,
-        "cast": arguments.cast,
-        "cameras": arguments.cameras,
-        "crf": arguments.crf,
-        "motions": checked_motions(takes, arguments.workers, console),
-        "footage": None,
-    }
-    return VirtualHumans(parse(RenderSettings, given, "options"), tuple(takes))
+    motions = checked_motions(takes, arguments.workers, console)
+    return VirtualHumans(render_settings(arguments, motions, None), tuple(takes))
 
 
 def _program(arguments: argparse.Namespace) -> ExportedProgram:
@@ -174,14 +153,7 @@ def _parser() -> argparse.ArgumentParser:
     humans = kinds.add_parser("humans", help="virtual humans, from motion capture")
     humans.add_argument("motions", type=Path, metavar="MOTIONS", help="the folder of the BVH files")
     _add_common(humans, name="humans_views")
-    add = humans.add_argument
-    add("--labels", metavar="REGEX", help="over a file's path, with (?P<label>) [and (?P<group>)]")
-    add("--heldout-share", type=float, default=0.25, help="of the motions (default: 0.25)")
-    add("--seconds", type=float, default=4.0, help="length of a clip (default: 4)")
-    add("--size", type=size, default=(340, 256), metavar="WxH", help="pixels (default: 340x256)")
-    add("--people", type=at_least_one, default=3, help="most in a clip, 1 to 3 (default: 3)")
-    add("--cast", type=at_least_one, default=200, help="people to draw from (default: 200)")
-    add("--cameras", type=at_least_one, default=200, help="camera set-ups (default: 200)")
+    add_rendering(humans.add_argument)
     humans.set_defaults(humans="virtual")
     program = kinds.add_parser("program", help="a generative model, exported by torch.export")
     program.add_argument("program", type=Path, metavar="FILE.pt2", help="code: trust who made it")

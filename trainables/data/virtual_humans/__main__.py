@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 from functools import partial
 from pathlib import Path
@@ -20,10 +19,11 @@ from rich.markup import escape
 
 from trainables.data.catalog import Dataset, load_catalog
 from trainables.data.clip_jobs import in_parallel, with_progress
-from trainables.data.command_line import at_least_one, exit_status, parser_of, size
+from trainables.data.command_line import at_least_one, check_names, exit_status, parser_of
 from trainables.data.files import check_files
 from trainables.data.virtual_humans.clip import Footage
 from trainables.data.virtual_humans.contact_sheet import write_contact_sheet
+from trainables.data.virtual_humans.options import add_rendering, render_settings
 from trainables.data.virtual_humans.plan import plan_clips
 from trainables.data.virtual_humans.render import (
     Rendered,
@@ -35,9 +35,7 @@ from trainables.data.virtual_humans.render import (
 )
 from trainables.data.virtual_humans.settings import RenderSettings
 from trainables.data.virtual_humans.takes import Take, checked_motions, find_takes, split_takes
-from trainables.settings import parse
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 NOTES = """labels:
   MOTIONS/clips.csv says `path,label[,group]`; a group (an actor, a session, a style) is held out
   as a whole. Without that file --labels takes them from the names.
@@ -67,11 +65,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace, console: Console) -> int:
     out, name = arguments.out, arguments.name
-    if not re.fullmatch(r"[\w-]+", name):
-        raise ValueError(f"--name {name!r}: use letters, digits, '_' and '-'; it names a folder")
     sheet = arguments.contact_sheet
-    if sheet is not None and sheet.suffix.lower() not in PICTURES:
-        raise ValueError(f"--contact-sheet {sheet}: must end with one of {', '.join(PICTURES)}")
+    check_names(name, sheet)
     takes = find_takes(arguments.motions, arguments.labels)
     behind = _footage_dataset(arguments.footage)
     footage = (
@@ -79,7 +74,8 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
         if behind
         else []
     )
-    settings = _settings(arguments, checked_motions(takes, arguments.workers, console), behind)
+    motions = checked_motions(takes, arguments.workers, console)
+    settings = render_settings(arguments, motions, behind.content_hash if behind else None)
     plans = plan_clips(settings, takes, len(footage))
     _tell(takes, settings, console)
     wrong: list[Rendered] = []
@@ -129,29 +125,6 @@ def _footage_dataset(named: tuple[Path, str] | None) -> Dataset | None:
     return dataset
 
 
-def _settings(
-    arguments: argparse.Namespace, motions: str, footage: Dataset | None
-) -> RenderSettings:
-    width, height = arguments.size
-    given = {
-        "seed": arguments.seed,
-        "clips": arguments.clips,
-        "heldout_clips": arguments.heldout,
-        "heldout_share": arguments.heldout_share,
-        "seconds": arguments.seconds,
-        "frames_per_second": arguments.fps,
-        "width": width,
-        "height": height,
-        "most_people": arguments.people,
-        "cast": arguments.cast,
-        "cameras": arguments.cameras,
-        "crf": arguments.crf,
-        "motions": motions,
-        "footage": footage.content_hash if footage else None,
-    }
-    return parse(RenderSettings, given, "options")
-
-
 def _tell(takes: list[Take], settings: RenderSettings, console: Console) -> None:
     """How many motions there are, and the classes that have none in a split."""
     splits = split_takes(takes, settings.heldout_share, settings.seed)
@@ -175,16 +148,10 @@ def _parser() -> argparse.ArgumentParser:
     add("motions", type=Path, metavar="MOTIONS", help="the folder of the BVH files")
     add("out", type=Path, metavar="OUT", help="a folder; it may hold other datasets")
     add("--name", default="virtual_humans", help="of the dataset (default: virtual_humans)")
-    add("--labels", metavar="REGEX", help="over a file's path, with (?P<label>) [and (?P<group>)]")
+    add_rendering(add)
     add("--clips", type=at_least_one, default=1000, help="training clips (default: 1000)")
     add("--heldout", type=int, default=200, help="held-out clips (default: 200)")
-    add("--heldout-share", type=float, default=0.25, help="of the motions (default: 0.25)")
-    add("--seconds", type=float, default=4.0, help="length of a clip (default: 4)")
     add("--fps", type=at_least_one, default=15, help="frames per second (default: 15)")
-    add("--size", type=size, default=(340, 256), metavar="WxH", help="pixels (default: 340x256)")
-    add("--people", type=at_least_one, default=3, help="most in a clip, 1 to 3 (default: 3)")
-    add("--cast", type=at_least_one, default=200, help="people to draw from (default: 200)")
-    add("--cameras", type=at_least_one, default=200, help="camera set-ups (default: 200)")
     add("--crf", type=int, default=22, help="x264's quality, lower is better (default: 22)")
     add(
         "--footage",
