@@ -270,7 +270,7 @@ class Work:
         def trial(config: dict[str, Any]) -> None:
             tune.report({"score": self.alone(named[config["point"]])[1]})
 
-        ray.init(num_cpus=PROCESSES, log_to_driver=False, include_dashboard=False)
+        ray.init("local", num_cpus=PROCESSES, log_to_driver=False, include_dashboard=False)
         try:
             search = OptunaSearch(
                 metric="score", mode="max", points_to_evaluate=[{"point": name} for name in named]
