@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -23,6 +24,8 @@ from trainables.storage.lease import Lease
 LEASE_SECONDS = 30.0  # a lease not renewed for so long belongs to a process that died
 READERS = 16  # records read at once from a storage that lets each of them wait,
 FIRST_READ, QUICK_SECONDS = 8, 0.001  # as so many show; in turns where one takes less than that
+
+TRUNK = re.compile(r"(\d+)-([0-9a-f]+)")  # a file of a line: its step and identity
 
 Write = Callable[[IO[bytes]], object]  # writes a file's content to it
 
@@ -165,11 +168,11 @@ class StageStore:
             attempts=self.attempts(stage.identity),
             finished_at=time.time(),
         )
+        if stage.kind in TRUNKS:  # before it is finished: whoever dies in between hides no trunk
+            self._line(stage.line).write(f"{stage.settings['step']}-{stage.identity}", b"")
         text = json.dumps(asdict(record), indent=1, allow_nan=False)
         if not folder.create("record.json", text.encode()):
             folder.delete(written.values())  # another was first; it may share the snapshots
-        if stage.kind in TRUNKS:
-            self._line(stage.line).write(f"{stage.settings['step']}-{stage.identity}", b"")
         self.clean(stage.identity)
         standing = self.record(stage.identity)
         assert standing is not None
@@ -185,7 +188,8 @@ class StageStore:
 
     def trunks(self, line: str) -> dict[int, str]:
         """The finished trunks of a run: step -> identity. See `Stage.line`."""
-        found = [file.name.split("-") for file in self._line(line).listed()]
+        named = [TRUNK.fullmatch(file.name) for file in self._line(line).listed()]
+        found = [name.groups() for name in named if name]  # not those that are being written
         return {int(step): identity for step, identity in found if self.finished(identity)}
 
     def give_up(self, identity: str) -> int:

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from trainables.stage_store import Record, StageStore
 from trainables.storage.local_files import LocalFiles
 
 STAGE = Stage(kind="init", settings={"seed": 0})
+TRUNK = Stage(kind="align_trunk", settings={"align": {}, "step": 7})
 
 
 def publish(store: StageStore, text: str, loss: float = 1.0):
@@ -133,3 +135,38 @@ def test_of_a_finished_stage_nothing_is_left_but_its_artifact(tmp_path: Path) ->
     names = [file.name for file in store.folder(STAGE.identity).listed()]
     assert names == ["record.json", "snapshots/epoch_1-bb.txt"]
     assert store.file(STAGE.identity, "epoch_1").read_text() == "epoch_1-bb.txt"
+
+
+def publish_trunk(store: StageStore) -> None:
+    write = {"state.pt": lambda file: file.write(b"state")}
+    store.publish(TRUNK, write=write, metrics={}, cost={})
+
+
+def test_a_trunk_that_is_being_written_down_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, seen, replace = StageStore(tmp_path), list[dict[int, str]](), os.replace
+    publish_trunk(store)
+
+    def look(*arguments: Any) -> None:
+        seen.append(store.trunks(TRUNK.line))
+        replace(*arguments)
+
+    monkeypatch.setattr(os, "replace", look)
+    publish_trunk(store)  # a double of it
+    assert seen and all(each == {7: TRUNK.identity} for each in seen)
+
+
+def test_a_trunk_whose_process_dies_right_after_its_record_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, create = StageStore(tmp_path), LocalFiles.create
+
+    def die(*arguments: Any) -> bool:
+        create(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LocalFiles, "create", die)
+    with pytest.raises(KeyboardInterrupt):
+        publish_trunk(store)
+    assert StageStore(tmp_path).trunks(TRUNK.line) == {7: TRUNK.identity}
