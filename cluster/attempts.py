@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -25,14 +25,14 @@ class Attempts:
     most: int
     failed: int = 0
     lost: int = 0
-    _checkpoint: Sequence[StoredFile] | None = None  # as it was at the last loss
+    _checkpoint: StoredFile | None = None  # as it was at the last loss
 
     def fail(self) -> bool:
         """One more has failed. Whether it was the last."""
         self.failed += 1
         return self.failed == self.most
 
-    def lose_node(self, checkpoint: Sequence[StoredFile]) -> bool:
+    def lose_node(self, checkpoint: StoredFile | None) -> bool:
         """One node more was lost, which costs no attempt. Whether it was one too many.
 
         As many as there are attempts may be lost in a row before the checkpoint moves on; then the

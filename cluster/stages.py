@@ -29,9 +29,10 @@ from cluster.stage_runs import (
 )
 from cluster.trunk_lines import TrunkLines
 from cluster.vital_signs import HangLimits, Process, Watch
+from trainables.checkpoint import last_checkpoint
 from trainables.config import Execution
 from trainables.intermediate_probes import IntermediateProbes
-from trainables.stage import Stage, executed_as
+from trainables.stage import TRAINED, Stage, executed_as
 from trainables.stage_store import Record, StageStore
 from trainables.storage.lease import Lease
 
@@ -156,6 +157,7 @@ class Stages:
         try:
             record = await self._record(stage)
             if record is not None:
+                await self._clean(stage)
                 self._tell(stage, "reused")
                 return record
             execution = self._executions[executed_as(stage.kind)]
@@ -227,6 +229,7 @@ class Stages:
             error = await self._attempt(stage, execution, place, lease)
             record = await self._record(stage)
             if record is not None:
+                await self._clean(stage)
                 self._tell(stage, "finished", record=asdict(record))
                 return record
             if error is None and not signs.told_to_leave:
@@ -239,7 +242,8 @@ class Stages:
             elsewhere = bool(nodes & self._watch.going) or never_placed(error)
             if not elsewhere and (lost_its_node(error) or await is_gone(nodes)):
                 elsewhere = True
-                if attempts.lose_node(await asked(self._store.checkpoint(stage.identity).listed)):
+                checkpoint = self._store.checkpoint(stage.identity)
+                if attempts.lose_node(await asked(last_checkpoint, checkpoint)):
                     lost = f"its node was lost {attempts.lost} times at the same checkpoint"
                     raise self._failure(stage, f"{lost}; {reason}")
             if elsewhere:
@@ -283,6 +287,11 @@ class Stages:
             return await asked(self._store.finished, stage.identity)
         except ValueError as error:
             raise self._failure(stage, str(error)) from None
+
+    async def _clean(self, stage: Stage) -> None:
+        """Of a finished stage: whoever made it may have died before it had tidied up."""
+        if stage.kind in TRAINED:
+            await asked(self._store.clean, stage.identity)
 
     def _failure(self, stage: Stage, reason: str) -> StageFailed:
         self._tell(stage, "failed", reason=reason)

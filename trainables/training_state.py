@@ -9,7 +9,7 @@ from typing import IO, Any
 import torch
 from torch import nn
 
-from trainables.checkpoint import load_checkpoint, save_checkpoint
+from trainables.checkpoint import delete_unfinished, load_checkpoint, save_checkpoint
 from trainables.process_group import from_first, gathered, rank, world_size
 from trainables.running_averages import RunningAverages
 from trainables.stage import TRUNKS
@@ -61,7 +61,10 @@ class TrainingState:
 
     def resume(self, run: StageRun) -> None:
         """Go on from the stage's checkpoint, or from its trunk where that is further."""
-        saved = load_checkpoint(run.store.checkpoint(run.stage.identity))
+        checkpoint = run.store.checkpoint(run.stage.identity)
+        if rank() == 0:
+            delete_unfinished(checkpoint)
+        saved = load_checkpoint(checkpoint)
         if saved is not None:
             self._load(saved)
         trunk = from_first(_trunk_of(run))

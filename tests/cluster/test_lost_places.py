@@ -130,19 +130,46 @@ def published(store: StageStore) -> None:
     store.publish(FIRST, write={}, metrics={}, cost={"device_seconds": 1.0, "clips": 0})
 
 
+@pytest.mark.parametrize("dies", ["at once", "while it writes a checkpoint"])
 def test_scripted_a_stage_that_takes_down_every_node_it_is_given_fails_in_the_end(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dies: str
 ) -> None:
-    ran: list[Place] = []
+    store, ran = StageStore(tmp_path), list[Place]()
 
     async def run(_: Any, attempt: Attempt, place: Place) -> None:
         ran.append(place)
+        if dies == "while it writes a checkpoint":
+            store.checkpoint(FIRST.identity).write(f".last.pt-{len(ran)}.tmp", b"half")
+        if len(ran) == 9:
+            published(store)
         raise WorkerCrashedError
 
     script(monkeypatch, TwoNodes(), run, always_gone)
     with pytest.raises(StageFailed, match="its node was lost 3 times at the same checkpoint"):
-        bring(StageStore(tmp_path), attempts=2)
+        bring(store, attempts=2)
     assert len(ran) == 3
+
+
+@pytest.mark.parametrize("died", ["in this sweep", "in an earlier one"])
+def test_scripted_of_a_stage_whose_worker_died_right_after_its_record_nothing_else_is_left(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, died: str
+) -> None:
+    store = StageStore(tmp_path)
+
+    def finish_and_die() -> None:
+        published(store)
+        store.checkpoint(FIRST.identity).write("last.pt", b"state")  # as if not yet tidied up
+
+    async def run(_: Any, attempt: Attempt, place: Place) -> None:
+        finish_and_die()
+        raise WorkerCrashedError
+
+    script(monkeypatch, TwoNodes(), run, never_gone)
+    if died == "in an earlier one":
+        finish_and_die()
+    last = bring(store, attempts=1)[-1]["state"]
+    assert last == ("finished" if died == "in this sweep" else "reused")
+    assert store.checkpoint(FIRST.identity).listed() == []
 
 
 def test_scripted_nodes_that_are_lost_after_a_checkpoint_or_with_a_warning_are_never_too_many(
