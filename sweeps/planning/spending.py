@@ -13,7 +13,7 @@ from sweeps.records import TrialRecord
 from sweeps.sweep import Sweep
 from trainables.config import TrialConfig
 from trainables.data.catalog import Dataset
-from trainables.stage import TRAINED, Stage, executed_as
+from trainables.stage import TRAINED, Stage
 from trainables.stage_store import StageStore
 from trainables.trial import trial_stages
 
@@ -155,7 +155,15 @@ class Spending:
         return seconds if finished_at >= since else 0.0
 
     def _begun(self, stage: Stage) -> float:
-        if stage.kind not in TRAINED or not (points := self._store.progress(stage.identity)):
+        """What it took up to its last whole epoch or rung. Of a stage that is still to come
+        nothing: it is counted whole there."""
+        if stage.kind not in TRAINED or stage.identity in self._coming:
             return 0.0
-        execution = getattr(self._sweep.settings.execution, executed_as(stage.kind))
-        return float(points[-1].get("seconds", 0.0)) * int(execution.workers)
+        points = [*self._store.progress(stage.identity), *self._rungs(stage)]
+        return max((float(point["device_seconds"]) for point in points), default=0.0)
+
+    def _rungs(self, stage: Stage) -> list[dict[str, Any]]:
+        probes = self._sweep.probes()
+        if probes is None:
+            return []
+        return self._store.probes(stage.identity, probes.key(self._data))

@@ -13,7 +13,7 @@ from sweeps.searching.given import GivenTrial, given_trials
 from sweeps.searching.search import Search
 from sweeps.sweep import Sweep
 from tests.sweeps.test_prepare import prepared
-from tests.toy import toy_data, write_toy_sweep
+from tests.toy import CPU, STOPPING, toy_data, write_toy_sweep
 from trainables.stage_store import StageStore, Write
 from trainables.trial import trial_stages
 
@@ -91,6 +91,29 @@ def test_trials_that_run_are_counted_with_what_they_still_take(tmp_path: Path) -
     assert search.ask() is not None  # 36 + 28: neither has made a stage yet
     assert search.ask() is None
     assert search.unfinished() == 2
+
+
+def test_an_alignment_that_was_stopped_counts_with_what_it_took_so_far(tmp_path: Path) -> None:
+    elastic = {"execution__align": {**CPU, "workers": [1, 2, 4]}}
+    search = make_search(tmp_path, 1000.0, search__early_stopping=STOPPING, **elastic)
+    store = store_of(tmp_path)
+    first, second = search.ask(), search.ask()
+    assert first is not None and second is not None
+    aligned = [
+        trial_stages(search.config(search.records[n]), toy_data()).weights.identity for n in (0, 1)
+    ]
+    # Device-seconds of all its workers; it ended a rung after its last whole epoch.
+    store.add_progress(aligned[0], {"epoch": 1, "device_seconds": 7.0})
+    store.add_progress(aligned[1], {"epoch": 1, "device_seconds": 5.0})
+    probes = Sweep(tmp_path / "sweep.yaml", {}).probes()
+    assert probes is not None
+    rung = {"step": 3, "device_seconds": 6.0, "accuracies": {"low": 0.1}}
+    store.add_probe(aligned[1], probes.key(toy_data()), rung)
+    assert search.budget()["spent"] == 0.0  # both go on: they are counted with what is coming
+    search.failed(0, "the loss is nan")
+    assert search.budget()["spent"] == 7.0
+    search.failed(1, "the loss is nan")
+    assert search.budget()["spent"] == 13.0
 
 
 def test_what_lay_in_the_store_before_the_sweep_is_not_its_spending(tmp_path: Path) -> None:
