@@ -108,7 +108,8 @@ def new_axes(width: float = 6.5) -> tuple[Any, Any]:
 
 def finish(figure: Any, axes: Any, summary: Mapping[str, Any], label: str, path: Path) -> Path:
     axes.set(xlabel=label, ylabel="top-1 on the selection split, %", title=summary["sweep"])
-    axes.set_xlim(-0.05, 1.05)
+    low, high = axes.get_xlim()
+    axes.set_xlim(min(low, -0.05), max(high, 1.05))  # all shares and coefficients, and wider scales
     figure.legend(loc="outside lower center", ncols=4, fontsize="small")
     axes.grid(alpha=0.3)
     return save(figure, path)

@@ -7,7 +7,6 @@ W(a) = W_start + sum_k a_k (W_k - W_start) = sum_k a_k W_k, for shares sum to 1.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import count
 from math import comb
 
 import numpy as np
@@ -18,6 +17,7 @@ from search_spaces.mixture_laws import Array, Curve
 from sweeps.searching.mixtures import Mixtures
 from sweeps.sweep import Sweep
 from trainables.data.catalog import Dataset
+from trainables.data.mixture import PLACES
 from trainables.stage import Stage
 from trainables.stage_descriptions import merged_probes
 from trainables.stage_store import StageStore
@@ -86,8 +86,9 @@ class Merges:
 
 
 def _units(points: int, sources: int) -> int:
-    """Of the finest lattice of no more than `points` mixes."""
-    units = next(n for n in count(1) if comb(n + sources, sources - 1) > points)
+    """Of the finest lattice of no more than `points` mixes, whose shares can be trained on."""
+    fine = (n for n in range(1, PLACES + 1) if PLACES % n == 0)
+    units = max((n for n in fine if comb(n + sources - 1, sources - 1) <= points), default=1)
     if units < 2:
         raise ValueError(
             f"points {points} are too few for merges of {sources} sources; give "

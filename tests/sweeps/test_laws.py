@@ -136,6 +136,13 @@ def test_the_report_says_by_how_much_the_interval_is_widened_and_why(tmp_path: P
     assert "alone would give 4.0: it is not widened" in "\n".join(law_lines({"law": law}))
 
 
+def test_the_report_says_how_often_such_intervals_hold_the_truth(tmp_path: Path) -> None:
+    law = law_of(searched(tmp_path, best_at(0.3)))
+    text = "\n".join(law_lines({"law": law}))
+    assert "83.5 to 98.0 % of the 90 % intervals held the true score of the proposed mix" in text
+    assert "81.5 to 97.5 % that of the best mix there is" in text
+
+
 def test_the_interval_of_the_best_law_is_that_of_its_draws_alone(tmp_path: Path) -> None:
     search = searched(tmp_path, best_at(0.3, noise=0.01))
     laws = search.proposals.laws
@@ -411,6 +418,17 @@ def test_the_best_merge_is_trained_first_and_once(tmp_path: Path) -> None:
     origins = [record.origin for record in search.records]
     assert origins == ["baseline"] * 5 + ["proxy"] + ["suggested"] * 6
     assert share(search.config(search.records[5])) == 0.3
+
+
+@pytest.mark.parametrize(("points", "units"), [(10, 8), (14, 10)])
+def test_the_best_merge_is_a_mix_that_can_be_trained_on(
+    tmp_path: Path, points: int, units: int
+) -> None:
+    asked = {"search__merge_proxy": {"points": points}}
+    search = with_merges(tmp_path, true_losses, **asked)  # whose best lies inside the lattice
+    (proxy,) = [record for record in search.records if record.origin == "proxy"]
+    assert share(search.config(proxy)) == pytest.approx(round(0.3 * units) / units)
+    assert begun(tmp_path, TWO, None, search__trials=12, **asked).unfinished() == 0
 
 
 def test_merges_that_rank_as_training_does_are_told_so_and_carry_the_law(tmp_path: Path) -> None:

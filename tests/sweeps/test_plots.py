@@ -113,6 +113,20 @@ def test_a_curve_has_a_line_for_each_dataset_and_a_single_point_is_none(
     assert axes.get_xlabel() == "coefficient from 012345 to abcdef"
 
 
+@pytest.mark.parametrize("widest", [0.5, 4.0])
+def test_no_point_of_a_plot_is_cut_off_and_shares_are_shown_from_none_to_all(
+    drawn: dict[str, Any], tmp_path: Path, widest: float
+) -> None:
+    viewed = [trial(both(0.5), 0.5), trial(both(0.25), 0.25)]
+    for each, scale in zip(viewed, (0.25, widest), strict=True):
+        each["config"]["contrastive"] = {"epochs": 2, "view_scale": scale}
+    plot_scores(summary(*viewed), tmp_path)
+    low, high = drawn["scale_of_generator_views.png"].get_xlim()
+    assert low < 0.25 and high > widest
+    low, high = drawn["share_of_synthetic.png"].get_xlim()
+    assert (low, high) == pytest.approx((-0.05, 1.05))
+
+
 def test_the_score_stands_over_the_scale_of_views_where_several_were_tried(
     drawn: dict[str, Any], tmp_path: Path
 ) -> None:
