@@ -135,8 +135,8 @@ def main() -> int:
     sampled = clips_alone([sweep.trial_with(each, "sample") for each in sample], prepared.data)
 
     alone_seconds, scores = work.side_by_side(work.alone, sample)
-    tune_seconds = work.stock_tuner(sample)
     careful_seconds, careful_clips = careful_user(work, sample, prepared.data, sweep)
+    tune_seconds = work.stock_tuner(sample)  # last: Ray changes __main__, which others pickle
     load.append(os.getloadavg()[0])
 
     known = {key_of(t["config"]): t["score"] for t in summary["trials"]}

@@ -23,8 +23,10 @@ from cluster import sender
 from tests.cluster.conftest import until
 from tests.cluster.mlflow_server import MlflowServer, Postgres, SlowLine
 from tests.cluster.tracked import begin, runs, started, tell_a_small_sweep
+from tests.faults.aftermath import Steps, answers, finished_stages
 from tests.faults.ray_nodes import TOKEN, RayNodes
 from tests.sweeps.commands import command, environment, run_to_end, write_world_sweep
+from tests.toy import CPU
 from trainables.stage_store import StageStore
 
 NOTHING: Mapping[str, str] = {}
@@ -232,6 +234,34 @@ def nodes(tmp_path: Path) -> Iterator[RayNodes]:
         cluster.shut_down()
 
 
+LONG = {"trial__align__epochs": 120}  # still aligns when the server is back, which takes its time
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    sweep = toy_sweep(tmp_path_factory.mktemp("undisturbed"), None, **LONG)
+    run_to_end(sweep)
+    return sweep
+
+
+def check_ended_as(
+    undisturbed: Path,
+    sweep: Path,
+    name: str,
+    nodes: RayNodes,
+    finished_before: Mapping[str, int],
+    most_repeated: int,
+) -> None:
+    """What holds after a fault on nodes beside what MLflow holds."""
+    assert answers(sweep, name) == answers(undisturbed)
+    finished = finished_stages(sweep)
+    assert finished.items() >= finished_before.items(), "a finished stage was trained again"
+    assert finished.keys() == finished_stages(undisturbed).keys()
+    assert nodes.trace is not None
+    assert sum(Steps.read(nodes.trace).repeated().values()) <= most_repeated
+    until(lambda: not nodes.left_behind(), seconds=60)
+
+
 @pytest.mark.parametrize("ray", ["own", pytest.param("nodes", marks=pytest.mark.slow)])
 def test_server_and_sweep_are_killed_and_nothing_is_lost_or_doubled_nor_any_secret_told(
     ray: str, server: MlflowServer, tmp_path: Path, request: pytest.FixtureRequest
@@ -240,8 +270,7 @@ def test_server_and_sweep_are_killed_and_nothing_is_lost_or_doubled_nor_any_secr
     if ray == "nodes":
         cluster: RayNodes = request.getfixturevalue("nodes")
         secrets = {**cluster.submit_environment, **SECRETS, "RAY_AUTH_TOKEN": TOKEN}
-    # Alignment is still long when the server is started again, which takes its time.
-    sweep = toy_sweep(tmp_path / "sweep", None, name=name, trial__align__epochs=120)
+    sweep = toy_sweep(tmp_path / "sweep", None, name=name, **LONG)
     address = server.address.replace("//", "//ann:planted-0@")
     more = {**secrets, "MLFLOW_TRACKING_URI": address}
     (sweep.parent / ".env").write_text(SECRETS["AWS_SECRET_ACCESS_KEY"])
@@ -261,6 +290,7 @@ def test_server_and_sweep_are_killed_and_nothing_is_lost_or_doubled_nor_any_secr
         assert process.poll() is None, said_by(sweep)[-3000:]
     finally:
         kill(process)  # with points that nobody has been told of
+    finished_before = finished_stages(sweep)
 
     def back() -> bool:
         if points_on_disk(sweep) < 45:  # a stage has ended and another begun without a server
@@ -272,6 +302,10 @@ def test_server_and_sweep_are_killed_and_nothing_is_lost_or_doubled_nor_any_secr
     assert "it is sent later" in said and "has all that it lacked" in said
     assert "MLflow lacks" not in said
     check_mlflow_holds_all(server.address, sweep, name)
+    if ray == "nodes":
+        alone = request.getfixturevalue("undisturbed")
+        every = CPU["checkpoint_every_steps"]
+        check_ended_as(alone, sweep, name, cluster, finished_before, every)
     summary = (sweep.parent / "runs" / name / "summary.json").read_bytes()
     said = run_with(lambda: True, sweep, more)
     check_mlflow_holds_all(server.address, sweep, name)
@@ -302,18 +336,18 @@ def postgres() -> Iterator[Postgres]:
     reason="PostgreSQL is not installed (apt-get install postgresql)",
 )
 def test_a_postgresql_that_crashes_and_restarts_under_a_sweep_costs_nothing(
-    postgres: Postgres, nodes: RayNodes, tmp_path: Path
+    undisturbed: Path, postgres: Postgres, nodes: RayNodes, tmp_path: Path
 ) -> None:
     server = MlflowServer(tmp_path, postgres.uri)
     server.start()
     try:
-        long = {"trial__mae__epochs": 120, "trial__align__epochs": 120}
-        sweep = toy_sweep(tmp_path / "sweep", server.address, **long)
-        crashes = 0
+        sweep = toy_sweep(tmp_path / "sweep", server.address, **LONG)
+        crashes, finished_before = 0, {}
 
         def crash() -> bool:
             """At three moments; the last time it is away for a while."""
             nonlocal crashes
+            finished_before.update(finished_stages(sweep))
             if points_on_disk(sweep) > (5, 20, 50)[crashes]:
                 postgres.control("stop", "-m", "immediate")
                 if crashes == 2:
@@ -325,6 +359,7 @@ def test_a_postgresql_that_crashes_and_restarts_under_a_sweep_costs_nothing(
 
         run_with(crash, sweep, nodes.submit_environment)
         check_mlflow_holds_all(server.address, sweep)
+        check_ended_as(undisturbed, sweep, "toy", nodes, finished_before, most_repeated=0)
     finally:
         server.kill()
 

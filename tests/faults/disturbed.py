@@ -160,7 +160,9 @@ class DisturbedSweep:
         assert code == 0, self.printed()
         self.nothing_is_left()
 
-    def check(self, undisturbed: Path, most_repeated: int) -> None:
+    def check(
+        self, undisturbed: Path, most_repeated: int, score_tolerance: float | None = None
+    ) -> None:
         """See `check_aftermath`; and that every step of what trained was taken."""
         steps = self.steps()
         self.measured["steps repeated"] = sum(steps.repeated().values())
@@ -171,6 +173,7 @@ class DisturbedSweep:
             finished_before=self._finished,
             steps=steps,
             most_repeated=most_repeated,
+            score_tolerance=score_tolerance,
         )
 
     def all_printed(self) -> str:

@@ -19,7 +19,15 @@ from typing import Any
 
 import pytest
 
-from tests.faults.aftermath import answers_of
+from tests.cluster.conftest import until as wait_until
+from tests.faults.aftermath import (
+    Steps,
+    answers,
+    answers_of,
+    finished_stages,
+    mlflow_runs,
+    runs_in,
+)
 from tests.faults.ray_nodes import RayNodes
 from tests.s3 import S3, s3_server
 from tests.sweeps.commands import (
@@ -129,14 +137,35 @@ def until(true: Callable[[], Any], process: subprocess.Popen[bytes], printed: Pa
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
-    run_to_end(sweep_on(folder, str(folder / "runs")))
-    return summary_in(Folder(str(folder / "runs")))
+    sweep = sweep_on(folder, str(folder / "runs"))
+    run_to_end(sweep)
+    return sweep
+
+
+def check_ended_as(
+    undisturbed: Path,
+    sweep: Path,
+    storage: Folder,
+    nodes: RayNodes,
+    began: float,
+    name: str = "toy",
+) -> None:
+    """What holds after a fault that ends no process; the sweep ran on `nodes` since `began`."""
+    assert answers_of(summary_in(storage, name)) == answers(undisturbed)
+    assert finished(storage).keys() == finished_stages(undisturbed).keys()
+    check_only_artifacts_are_left(storage)
+    (mlflow,) = sweep.parent.rglob("mlflow.db")
+    found, expected = runs_in(f"sqlite:///{mlflow}", name), mlflow_runs(undisturbed)
+    assert set(found.values()) == {1}, "MLflow has a run twice"
+    assert {key for key in found if key[0] != "sweep"} == {k for k in expected if k[0] != "sweep"}
+    assert sum(Steps.read(nodes.trace, began).repeated().values()) == 0
+    wait_until(lambda: not nodes.left_behind(), seconds=60)
 
 
 def test_a_sweep_on_an_object_store_that_is_killed_and_run_again_ends_as_one_on_a_disk(
-    undisturbed: dict[str, Any], storage: Folder, tmp_path: Path
+    undisturbed: Path, storage: Folder, tmp_path: Path
 ) -> None:
     sweep = sweep_on(tmp_path, str(storage))
     run_until(sweep, lambda: epochs_of_a_stage_at_work(storage) >= 3)
@@ -146,7 +175,7 @@ def test_a_sweep_on_an_object_store_that_is_killed_and_run_again_ends_as_one_on_
     assert len(kept) == 1
     shutil.rmtree(tmp_path / "runs")  # all that this machine knows, as if it were another
     printed = run_to_end(sweep)
-    assert answers_of(summary_in(storage)) == answers_of(undisturbed)
+    assert answers_of(summary_in(storage)) == answers(undisturbed)
     assert finished(storage).items() >= before.items(), "a finished stage was trained again"
     identity = kept[0].split("/")[0]
     assert store.record(identity).attempts == 2  # type: ignore[union-attr]
@@ -157,13 +186,14 @@ def test_a_sweep_on_an_object_store_that_is_killed_and_run_again_ends_as_one_on_
         assert len((storage / "toy").read(name)) > 100
     again = run_to_end(sweep)
     assert "nothing is trained" in again
-    assert answers_of(summary_in(storage)) == answers_of(undisturbed)
+    assert answers_of(summary_in(storage)) == answers(undisturbed)
 
 
 def test_an_object_store_that_answers_503_for_a_while_is_waited_for(
-    undisturbed: dict[str, Any], nodes: RayNodes, s3: S3, storage: Folder, tmp_path: Path
+    undisturbed: Path, nodes: RayNodes, s3: S3, storage: Folder, tmp_path: Path
 ) -> None:
     sweep = sweep_on(tmp_path, str(storage), execution__storage__patience_minutes=10)
+    began = time.time()
     with running(sweep, nodes) as (process, printed):
         until(lambda: epochs_of_a_stage_at_work(storage) >= 3, process, printed)
         before = finished(storage)
@@ -171,15 +201,15 @@ def test_an_object_store_that_answers_503_for_a_while_is_waited_for(
         until(lambda: s3.refused >= 60, process, printed)
         s3.refusing = False
         assert process.wait(500) == 0, printed.read_text()[-3000:]
-    assert answers_of(summary_in(storage)) == answers_of(undisturbed)
     assert finished(storage).items() >= before.items(), "a finished stage was trained again"
-    check_only_artifacts_are_left(storage)
+    check_ended_as(undisturbed, sweep, storage, nodes, began)
 
 
 def test_a_second_copy_on_an_object_store_is_refused_and_the_first_ends_as_if_alone(
-    undisturbed: dict[str, Any], nodes: RayNodes, storage: Folder, tmp_path: Path
+    undisturbed: Path, nodes: RayNodes, storage: Folder, tmp_path: Path
 ) -> None:
     sweep = sweep_on(tmp_path, str(storage))
+    began = time.time()
     with running(sweep, nodes) as (process, printed):
         until(lambda: epochs_of_a_stage_at_work(storage) >= 1, process, printed)
         second = subprocess.run(
@@ -191,24 +221,23 @@ def test_a_second_copy_on_an_object_store_is_refused_and_the_first_ends_as_if_al
         )
         assert second.returncode == 2 and "runs this sweep; wait for it" in second.stdout
         assert process.wait(500) == 0, printed.read_text()[-3000:]
-    assert answers_of(summary_in(storage)) == answers_of(undisturbed)
-    check_only_artifacts_are_left(storage)
+    check_ended_as(undisturbed, sweep, storage, nodes, began)
 
 
 def test_two_sweeps_that_need_the_same_stages_at_once_end_right_on_one_object_store(
-    undisturbed: dict[str, Any], nodes: RayNodes, storage: Folder, tmp_path: Path
+    undisturbed: Path, nodes: RayNodes, storage: Folder, tmp_path: Path
 ) -> None:
     first = sweep_on(tmp_path / "first", str(storage))
     second = sweep_on(tmp_path / "second", str(storage), name="other")
+    began = time.time()
     with (
         running(first, nodes) as (one, printed_one),
         running(second, nodes) as (two, printed_two),
     ):
         assert one.wait(900) == 0, printed_one.read_text()[-3000:]
         assert two.wait(900) == 0, printed_two.read_text()[-3000:]
-    for name in ("toy", "other"):
-        assert answers_of(summary_in(storage, name)) == answers_of(undisturbed)
-    check_only_artifacts_are_left(storage)
+    for name, sweep in (("toy", first), ("other", second)):
+        check_ended_as(undisturbed, sweep, storage, nodes, began, name)
 
 
 @pytest.fixture
@@ -224,11 +253,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_is_waited_for(
-    undisturbed: dict[str, Any], nodes: RayNodes, small_disk: Path, tmp_path: Path
+    undisturbed: Path, nodes: RayNodes, small_disk: Path, tmp_path: Path
 ) -> None:
     storage = Folder(str(small_disk / "runs"))
     sweep = sweep_on(tmp_path, str(storage), execution__storage__patience_minutes=10)
     filler = small_disk / "filler"
+    began = time.time()
     with running(sweep, nodes) as (process, printed):
         until(lambda: epochs_of_a_stage_at_work(storage) >= 3, process, printed)
         before = finished(storage)
@@ -244,6 +274,5 @@ def test_a_full_disk_is_waited_for(
         assert (small_disk / "runs" / "toy" / "stages.json").stat().st_mtime_ns == silent
         filler.unlink()
         assert process.wait(500) == 0, printed.read_text()[-3000:]
-    assert answers_of(summary_in(storage)) == answers_of(undisturbed)
     assert finished(storage).items() >= before.items(), "a finished stage was trained again"
-    check_only_artifacts_are_left(storage)
+    check_ended_as(undisturbed, sweep, storage, nodes, began)
