@@ -8,8 +8,8 @@ two are compared: trials, scores, stages, MLflow runs.
     python benchmarks/chaos.py                          30 kills, in at most 40 minutes
     python benchmarks/chaos.py --kills 5 --seed 1
 
-The last line is JSON. It exits with 1 where a stage was lost or trained twice, or the sweep did not
-end as the undisturbed one; what was wrong stands above that line.
+The last line is JSON. It exits with 1 where a stage was lost or trained twice, the sweep did not
+end as the undisturbed one, or time was up before all kills; above that line stands what was wrong.
 """
 
 from __future__ import annotations
@@ -152,6 +152,8 @@ def run(folder: Path, arguments: argparse.Namespace) -> tuple[dict[str, Any], li
     reference = write_world_sweep(folder / "undisturbed", search__trials=trials, **SWEEP)
     run_to_end(reference, seconds=1800)
     compared, wrong = compare(chaos, reference)
+    if chaos.kills < arguments.kills:
+        wrong.append(f"only {chaos.kills} of {arguments.kills} kills in {arguments.minutes:g} min")
     return {**chaos.told(), **compared, **seconds}, wrong
 
 

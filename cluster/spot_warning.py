@@ -9,6 +9,7 @@ checkpoint of its next step. On Kubernetes Ray does this by itself when its pod 
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import sys
 import time
@@ -43,11 +44,11 @@ DEADLINES: dict[str, Callable[[str], float | None]] = {"aws": aws_deadline, "gcp
 
 
 def drain_this_node(deadline: float) -> None:
-    """Raises RuntimeError if Ray does not accept it."""
+    """Raises RuntimeError if Ray does not accept it, and what Ray does where it is not reached."""
     import ray
     from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 
-    ray.init(address="auto", log_to_driver=False)
+    ray.init(address="auto", log_to_driver=False, ignore_reinit_error=True)
     here = ray.get_runtime_context()
     reason = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
     accepted, why = ray._raylet.GcsClient(address=here.gcs_address).drain_node(
@@ -71,8 +72,21 @@ def main(argv: list[str] | None = None) -> int:
     while (deadline := DEADLINES[arguments.cloud](metadata)) is None:
         time.sleep(ASK_SECONDS)
     print(f"this machine is taken back in {deadline - time.time():.0f} s: draining it", flush=True)
-    drain_this_node(deadline)
+    while not _drained(deadline):
+        time.sleep(ASK_SECONDS)
     return 0
+
+
+def _drained(deadline: float) -> bool:
+    """Whether Ray has accepted it. Raises what kept it from that once the deadline is past."""
+    try:
+        drain_this_node(deadline)
+        return True
+    except Exception as error:  # whatever it is, the head may answer a moment later
+        if time.time() >= deadline:
+            raise
+        print(f"tried again: {error}", flush=True)
+        return False
 
 
 def _answer(url: str, headers: dict[str, str], method: str = "GET") -> str | None:
@@ -82,7 +96,7 @@ def _answer(url: str, headers: dict[str, str], method: str = "GET") -> str | Non
         with urllib.request.urlopen(request, timeout=ASK_SECONDS) as response:
             text: str = response.read().decode()
             return text
-    except OSError:  # an HTTP error is one
+    except (OSError, http.client.HTTPException):  # an HTTP error is the first, half an answer not
         return None
 
 

@@ -75,6 +75,7 @@ def read_records(folder: Folder) -> list[TrialRecord]:
 
     Raises:
         ValueError: a record is damaged or missing; the message names it.
+        OSError: the storage does not answer, which says nothing of the record.
     """
     trials = folder / "trials"
     names = [file.name for file in trials.listed()]
@@ -90,12 +91,15 @@ def _read_record(trials: Folder, number: int) -> TrialRecord:
         record = TrialRecord(**json.loads(trials.read(name)))
         if record.number != number:
             raise ValueError(f"holds trial {record.number}")
-    except (OSError, TypeError, ValueError) as error:
+    except (FileNotFoundError, TypeError, ValueError) as error:
         raise ValueError(
             f"{trials}/{name}: is no record of trial {number} ({_short(error)}); restore it, or "
             "delete it and all later records: those trials are then chosen again and reuse "
             "finished stages"
         ) from None
+    except OSError as error:
+        said = f"the storage does not answer ({_short(error)})"
+        raise OSError(error.errno, said, f"{trials}/{name}") from None
     return record
 
 

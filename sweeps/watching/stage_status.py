@@ -38,7 +38,7 @@ class StageStatus:
 @dataclass(frozen=True, kw_only=True)
 class Cost:
     device_seconds: float
-    finished: int  # stages
+    finished: int  # stages that it made, or that were made for it
     begun: int  # stages that have trained an epoch and are not finished
     money: float | None  # None where `execution` gives no price
 
@@ -64,11 +64,14 @@ class SweepStages:
         records: Sequence[TrialRecord],
         store: StageStore,
         execution: ExecutionSettings,
+        began: float | None,
     ) -> None:
+        """`began`: when its first trial did, in seconds since 1970."""
         self._planned = planned
         self._trials = {record.number: record for record in records}
         self._store = store
         self._execution = execution
+        self._began = began or 0.0
         named = [identity for record in records for identity in record.stages.values()]
         self._finished: dict[str, Record] = {}
         self._points: dict[str, list[dict[str, float]]] = {}  # of those that are not finished
@@ -127,9 +130,13 @@ class SweepStages:
         return not ended or not all(ended)
 
     def cost(self) -> Cost:
-        """Spent so far; of a stage that is not finished, up to its last whole epoch."""
+        """Spent so far; of a stage that is not finished, up to its last whole epoch.
+
+        By the rule of `Spending`: what lay in the store before it began costs it nothing.
+        """
         spent: dict[str, float] = {}  # by kind
-        for record in self._finished.values():
+        paid = [each for each in self._finished.values() if each.finished_at >= self._began]
+        for record in paid:
             kind = record.stage["kind"]
             spent[kind] = spent.get(kind, 0.0) + record.cost["device_seconds"]
         for identity in self._points:
@@ -140,7 +147,7 @@ class SweepStages:
         hours = sum(seconds * devices[kind] for kind, seconds in spent.items()) / 3600
         return Cost(
             device_seconds=sum(spent.values()),
-            finished=len(self._finished),
+            finished=len(paid),
             begun=len(self._points),
             money=None if price is None else hours * price,
         )

@@ -70,7 +70,8 @@ def read_status(folder: Folder, store: StageStore, now: float | None = None) -> 
     asked = plan["trials"] or settings["search"]["trials"] or len(records)
     trials = max(asked + soups, len(records))
     execution = parse(ExecutionSettings, settings["execution"], "execution")
-    stages = SweepStages(plan["stages"], records, store, execution)
+    began = min((seconds_of(r.started_at) for r in records if r.started_at), default=None)
+    stages = SweepStages(plan["stages"], records, store, execution, began)
     life = _life(last, sum(record.finished for record in records) == trials, now)
     until = now if life == "runs" else last.get("time", now)
     told = [each for each in last.get("stages", []) if not stages.finished(each["identity"])]
@@ -91,7 +92,7 @@ def read_status(folder: Folder, store: StageStore, now: float | None = None) -> 
         now=now,
         heard=last.get("time"),
         host=last.get("host"),
-        began=min((seconds_of(r.started_at) for r in records if r.started_at), default=None),
+        began=began,
         trials=trials,
         counts=counts | {"waiting": trials - sum(counts.values())},
         records=records,

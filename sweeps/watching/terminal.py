@@ -54,7 +54,8 @@ class Terminal:
         self._progress.stop()
 
     def say(self, text: str) -> None:
-        clock = time.strftime("%M:%S", time.gmtime(time.monotonic() - self._began))
+        """With date and time of day, by this machine: a job's log is read days later."""
+        clock = time.strftime("%m-%d %H:%M:%S")
         self._progress.console.print(f"[dim]{clock}[/dim]  {text}")
 
     def trial(self, record: TrialRecord) -> None:

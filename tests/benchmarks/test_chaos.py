@@ -107,3 +107,23 @@ def test_a_kill_is_survived_once_training_went_on_or_the_sweep_has_ended(
     with pytest.raises(AssertionError, match="it failed"):
         module.disturb(dies, chaos, arguments)
     assert (chaos.told()["kills"], chaos.told()["kills_survived"]) == (2, 1)
+
+
+@pytest.mark.parametrize(("kills", "said"), [(5, []), (3, ["only 3 of 5 kills in 1 min"])])
+def test_fewer_kills_than_were_asked_for_are_wrong(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kills: int, said: list[str]
+) -> None:
+    def disturb(sweep: Any, chaos: Chaos, arguments: Any) -> int:
+        chaos.killed["worker"] = kills
+        return 1
+
+    nothing: Any = SimpleNamespace(shut_down=lambda: None)
+    monkeypatch.setattr(module, "RayNodes", lambda *_: nothing)
+    monkeypatch.setattr(module, "DisturbedSweep", lambda *_: nothing)
+    for name in ("write_world_sweep", "run_to_end"):
+        monkeypatch.setattr(module, name, lambda *_, **__: tmp_path)
+    monkeypatch.setattr(module, "disturb", disturb)
+    monkeypatch.setattr(module, "compare", lambda *_: ({}, []))
+    arguments: Any = SimpleNamespace(kills=5, trials=1, minutes=1.0, seed=0)
+    _, wrong = module.run(tmp_path, arguments)
+    assert wrong == said

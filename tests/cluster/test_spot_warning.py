@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.spot_warning import aws_deadline, gcp_deadline
+from cluster import spot_warning
+from cluster.spot_warning import DEADLINES, aws_deadline, gcp_deadline, main
 from tests.cluster.conftest import until
 from tests.faults.ray_nodes import RayNodes
 from tests.sweeps.commands import ROOT
@@ -22,6 +23,7 @@ class StandInMetadata(BaseHTTPRequestHandler):
     """Answers as AWS and GCP document it; without their headers it refuses, as they do."""
 
     taken_back = False
+    cut = False  # in the middle of each answer
 
     def do_PUT(self) -> None:
         asked = (
@@ -46,6 +48,7 @@ class StandInMetadata(BaseHTTPRequestHandler):
 
     def _answer(self, status: int, text: str) -> None:
         self.send_response(status)
+        self.send_header("Content-Length", str(len(text) + self.cut))
         self.end_headers()
         self.wfile.write(text.encode())
 
@@ -81,6 +84,37 @@ def test_gcp_takes_a_machine_back_in_half_a_minute(
 def test_no_answer_is_no_warning() -> None:
     assert aws_deadline("http://127.0.0.1:9") is None
     assert gcp_deadline("http://127.0.0.1:9") is None
+
+
+def test_an_answer_that_breaks_off_is_no_warning(
+    metadata: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(StandInMetadata, "taken_back", True)
+    monkeypatch.setattr(StandInMetadata, "cut", True)
+    assert aws_deadline(metadata) is None
+    assert gcp_deadline(metadata) is None
+
+
+def test_a_drain_that_fails_is_tried_again_until_the_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried: list[float] = []
+
+    def drain(deadline: float) -> None:
+        tried.append(deadline)
+        if len(tried) < 3 or deadline < time.time():
+            raise ConnectionError("the head does not answer")
+
+    def warned(deadline: float) -> int:
+        monkeypatch.setitem(DEADLINES, "gcp", lambda _: deadline)
+        return main(["gcp"])
+
+    monkeypatch.setattr(spot_warning, "ASK_SECONDS", 0.0)
+    monkeypatch.setattr(spot_warning, "drain_this_node", drain)
+    assert warned(time.time() + 600) == 0 and len(tried) == 3
+    with pytest.raises(ConnectionError):
+        warned(time.time() - 1)
+    assert len(tried) == 4
 
 
 @pytest.mark.slow

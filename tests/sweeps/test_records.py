@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from sweeps.records import (
     write_sweep,
 )
 from trainables.storage.folder import Folder
+from trainables.storage.local_files import LocalFiles
 
 
 def record(number: int, **changes: Any) -> TrialRecord:
@@ -113,6 +115,20 @@ def test_a_record_of_another_number_or_with_an_unknown_key_is_an_error(tmp_path:
     path.write_text(text.replace('"reason"', '"raeson"'))
     with pytest.raises(ValueError, match="raeson"):
         read_records(Folder(str(tmp_path)))
+
+
+def test_a_storage_that_does_not_answer_is_no_reason_to_delete_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_record(Folder(str(tmp_path)), record(0))
+
+    def refuse(*_: Any) -> bytes:
+        raise OSError(errno.EIO, "503 Service Unavailable")
+
+    monkeypatch.setattr(LocalFiles, "read", refuse)
+    with pytest.raises(OSError, match="does not answer.*503.*0000.json") as refused:
+        read_records(Folder(str(tmp_path)))
+    assert "delete" not in str(refused.value)
 
 
 def test_a_missing_record_is_an_error_that_names_it(tmp_path: Path) -> None:

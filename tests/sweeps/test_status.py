@@ -157,6 +157,20 @@ def test_cost_and_end_count_the_part_of_a_running_stage_that_is_done(tmp_path: P
     assert "with 1 device at work as now" in shown(status)
 
 
+def test_what_earlier_sweeps_made_is_no_cost_of_this_one(tmp_path: Path) -> None:
+    toy = Toy(tmp_path)
+    shared = next(stage for stage in toy.stages(1).weights.chain() if stage.kind == "mae")
+    toy.finish(shared)
+    folder = toy.store.folder(shared.identity)
+    record = json.loads(folder.read("record.json"))
+    folder.write("record.json", json.dumps(record | {"finished_at": time.time() - 60}).encode())
+    toy.store = StageStore(toy.store.root)
+    toy.half_way()
+    features = 12 * 0.5
+    assert toy.seen().cost.device_seconds == pytest.approx(features + (16 + features) + 8)
+    assert toy.seen().cost.finished == 8
+
+
 def test_a_stage_on_four_workers_ends_four_times_as_soon(tmp_path: Path) -> None:
     toy = Toy(tmp_path, {"execution__align__workers": 4})
     toy.half_way()

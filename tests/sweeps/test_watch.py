@@ -265,3 +265,11 @@ def test_a_stage_of_no_trial_is_told_as_it_ends_or_once_the_search_is_over(tmp_p
         "bias low frames",
         "bias low people masked",
     ]
+
+
+def test_a_line_says_the_date_and_the_time_of_day(tmp_path: Path) -> None:
+    screen, before = io.StringIO(), time.time()
+    Terminal(Console(file=screen, width=200), trials=1).say("something")
+    day, clock, said = screen.getvalue().split()
+    said_at = time.strptime(f"{time.localtime().tm_year}-{day} {clock}", "%Y-%m-%d %H:%M:%S")
+    assert said == "something" and abs(time.mktime(said_at) - before) < 300
