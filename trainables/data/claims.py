@@ -27,7 +27,8 @@ def claimed(
     they are made from, which may change. What a killed process left half in `folders` is deleted.
 
     Raises:
-        ValueError: it holds clips of other settings, or another process is at work in it.
+        ValueError: it holds clips of other settings, or of nobody knows which, or another process
+            is at work in it.
     """
     out.mkdir(parents=True, exist_ok=True)
     with (out / f".{name}.lock").open("w") as lock:
@@ -35,7 +36,7 @@ def claimed(
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(
-                f"{out / name}: another process is rendering into it; wait, or give another OUT"
+                f"{out / name}: another process is at work in it; wait, or give another folder"
             ) from None
         told = out / f"{name}.json"
         now = {"version": version, "source": source, **settings}
@@ -47,12 +48,18 @@ def claimed(
                 if key not in ("version", "source") and before.get(key) != value
             ]
             if changed or before.get("version") != version:
-                why = "; ".join(changed) or "the renderer has changed"
+                why = "; ".join(changed) or "the code that makes them has changed"
                 raise ValueError(
-                    f"{out / name}: holds clips of other settings: {why}. Give another --name or "
-                    "OUT, or delete it"
+                    f"{out / name}: holds clips of other settings: {why}. Give another folder (or "
+                    f"--name), or delete it and {told.name}"
                 )
         else:
+            for folder in folders:
+                if folder.exists() and any(folder.iterdir()):
+                    raise ValueError(
+                        f"{folder}: there are files in it, and no {told.name} that says how they "
+                        "were made. Give another folder (or --name), or delete it"
+                    )
             write_whole(told, json.dumps(now, indent=2).encode())
         for folder in folders:
             for unfinished in folder.rglob(".*.tmp"):

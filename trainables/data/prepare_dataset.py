@@ -12,21 +12,23 @@ import argparse
 import csv
 import shutil
 import sys
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 
 from trainables.data.catalog import Dataset, load_catalog, written_out
+from trainables.data.claims import claimed
 from trainables.data.clip_jobs import in_processes, with_progress
-from trainables.data.command_line import at_least_one, parser_over_datasets
+from trainables.data.command_line import at_least_one, exit_status, parser_over_datasets
 from trainables.data.reencode import Job, Prepared, Recipe, died, prepare_clips
 from trainables.data.suite import SuiteSettings, suite_lists
 from trainables.data.whole_files import add_to_catalog
 
 EXAMPLES = """what is written:
   INTO/NAME/...              the clips, under the paths that they had (mp4, whatever the ending)
+  INTO/NAME.json             how they were made; another recipe wants another INTO
   INTO/NAME.unreadable.csv   those that cannot be read, with the reason; each is an empty file,
                              which training replaces and counts as it would the original
   INTO/catalog.yaml          the datasets' entries, to be used in place of the original ones
@@ -42,39 +44,35 @@ exit status: 0 done, 1 done but some clips cannot be read, 2 the catalog or a li
 
 def main(argv: list[str] | None = None) -> int:
     """Run from the command line. Returns the exit status that `--help` tells."""
-    arguments = _parser().parse_args(argv)
+    return exit_status(_run, _parser().parse_args(argv))
+
+
+def _run(arguments: argparse.Namespace, console: Console) -> int:
+    into, unreadable = arguments.into, 0
     recipe = Recipe(short_side=arguments.short_side, gop=arguments.gop, crf=arguments.crf)
-    console = Console(highlight=False)
-    unreadable = 0
-    try:
-        entries = {name: written_out(arguments.catalog, name) for name in arguments.names}
-        datasets = load_catalog(arguments.catalog, arguments.names)
-        for name, dataset in datasets.items():
-            unreadable += _prepare(dataset, arguments.into, recipe, arguments.workers, console)
-            entry = entries[name]
-            if isinstance(entry, SuiteSettings):  # its lists lie in its root
-                for file in suite_lists(name, entry.suite, Path(entry.root)).values():
-                    shutil.copyfile(file, arguments.into / name / file.name)
-            version = f"{entry.version}, {recipe}" if entry.version else str(recipe)
-            entry = entry.model_copy(update={"root": name, "version": version})
-            add_to_catalog(
-                arguments.into / "catalog.yaml", name, entry.model_dump(exclude_none=True)
-            )
-    except (ValueError, OSError) as error:
-        console.print(f"[red bold]error:[/red bold] {escape(str(error))}", soft_wrap=True)
-        return 2
-    except KeyboardInterrupt:
-        console.print("Stopped. The same command goes on.")
-        return 130
-    console.print(f"catalog: {arguments.into / 'catalog.yaml'}", soft_wrap=True)
+    entries = {name: written_out(arguments.catalog, name) for name in arguments.names}
+    datasets = load_catalog(arguments.catalog, arguments.names)
+    for name, dataset in datasets.items():
+        root = into / name
+        if root.resolve() == dataset.root.resolve():
+            raise ValueError(f"--into {into}: is where {name!r} lies; choose another folder")
+        settings = {**asdict(recipe), "frame_rate": dataset.frame_rate}
+        with claimed(into, name, str(recipe), settings, str(dataset.root), [root]):
+            unreadable += _prepare(dataset, into, recipe, arguments.workers, console)
+        entry = entries[name]
+        if isinstance(entry, SuiteSettings):  # its lists lie in its root
+            for file in suite_lists(name, entry.suite, Path(entry.root)).values():
+                shutil.copyfile(file, root / file.name)
+        version = f"{entry.version}, {recipe}" if entry.version else str(recipe)
+        entry = entry.model_copy(update={"root": name, "version": version})
+        add_to_catalog(into / "catalog.yaml", name, entry.model_dump(exclude_none=True))
+    console.print(f"catalog: {into / 'catalog.yaml'}", soft_wrap=True)
     return int(unreadable > 0)
 
 
 def _prepare(dataset: Dataset, into: Path, recipe: Recipe, workers: int, console: Console) -> int:
     """Make what is missing. Returns how many clips cannot be read."""
     root = into / dataset.name
-    if root.resolve() == dataset.root.resolve():
-        raise ValueError(f"--into {into}: is where {dataset.name!r} lies; choose another folder")
     root.mkdir(parents=True, exist_ok=True)
     jobs = [
         Job(dataset.root / clip.path, root / clip.path, dataset.frame_rate)

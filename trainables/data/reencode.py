@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,6 +14,7 @@ import cv2
 
 from trainables.data.clips import IMAGE_SUFFIXES
 from trainables.data.video_files import ClipUnreadable
+from trainables.data.whole_files import write_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,11 @@ class Prepared(NamedTuple):
 
 def prepare_clips(jobs: Sequence[Job], recipe: Recipe) -> list[Prepared]:
     """Each clip made anew, unless it is there. One that cannot be read becomes an empty file:
-    training finds it unreadable, as it would have found the original."""
+    training finds it unreadable, as it would have found the original.
+
+    Raises:
+        OSError: the disk of the targets refuses, which says nothing of a clip.
+    """
     return [_prepare(job, recipe) for job in jobs]
 
 
@@ -74,24 +79,22 @@ def reencode(source: Path, target: Path, recipe: Recipe, frame_rate: float | Non
 
     Raises:
         ClipUnreadable: `source` cannot be read to its end, or has fewer than 2 frames.
+        OSError: `target` cannot be written.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        count = _encode(source, unfinished, recipe, frame_rate)
-        if count < 2:
-            raise ClipUnreadable(source, f"has {count} frames; 2 are needed")
-        os.replace(unfinished, target)
+        count, content = _encoded(source, recipe, frame_rate)
     except (av.FFmpegError, cv2.error) as error:
         raise ClipUnreadable(source, str(error)) from None
-    finally:
-        unfinished.unlink(missing_ok=True)
+    if count < 2:
+        raise ClipUnreadable(source, f"has {count} frames; 2 are needed")
+    write_whole(target, content)
 
 
-def _encode(source: Path, target: Path, recipe: Recipe, frame_rate: float | None) -> int:
+def _encoded(source: Path, recipe: Recipe, frame_rate: float | None) -> tuple[int, bytes]:
+    """How many frames, and the file: in memory, so that no error of a disk is one of the clip."""
     rate, frames = _folder(source, frame_rate) if source.is_dir() else _file(source)
-    count = 0
-    with av.open(str(target), "w", format="mp4") as container:
+    count, file = 0, io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
         stream = None
         for frame in frames:
             if stream is None:
@@ -115,7 +118,7 @@ def _encode(source: Path, target: Path, recipe: Recipe, frame_rate: float | None
             container.mux(stream.encode(small))
         if stream is not None:
             container.mux(stream.encode(None))
-    return count
+    return count, file.getvalue()
 
 
 def _file(source: Path) -> tuple[Fraction, Iterator[av.VideoFrame]]:

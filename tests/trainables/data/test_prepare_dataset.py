@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -152,6 +153,41 @@ def test_killed_in_the_middle_it_leaves_no_half_clip_and_goes_on(tmp_path: Path)
     assert all(len(frames_of(path)) == 100 for path in whole)
     assert main([str(catalog), "set", "--into", str(tmp_path / "out"), "--workers", "1"]) == 0
     assert len(list(made.glob("[0-9]*.mp4"))) == 12
+
+
+def test_a_disk_without_room_ends_the_command_which_goes_on_once_there_is_room(
+    tmp_path: Path,
+) -> None:
+    write_video(tmp_path / "videos" / "a.mp4", width=320, height=240, count=60)
+    (tmp_path / "clips.txt").write_text("a.mp4;0\n")
+    catalog, out = tmp_path / "catalog.yaml", tmp_path / "out"
+    catalog.write_text("datasets:\n  set: {clips: clips.txt, root: videos, humans: none}\n")
+    command = [sys.executable, "-m", "trainables.data.prepare_dataset", str(catalog), "set"]
+    command += ["--into", str(out), "--short-side", "32", "--workers", "1"]
+
+    def no_room() -> None:  # for more than 4 kB a file
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+    done = subprocess.run(command, cwd=ROOT, preexec_fn=no_room, capture_output=True, text=True)
+    assert done.returncode == 2 and "File too large" in done.stdout, done.stdout + done.stderr
+    assert list((out / "set").iterdir()) == []
+    assert prepare(catalog, out) == 0
+    assert len(frames_of(out / "set" / "a.mp4")) == 60
+
+
+def test_another_recipe_over_clips_that_are_there_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    catalog, out = write_catalog(tmp_path), tmp_path / "out"
+    prepare(catalog, out)
+    before = (out / "catalog.yaml").read_text()
+    assert prepare(catalog, out, "--short-side", "24") == 2
+    told = capsys.readouterr().out
+    assert "short_side was 32 and is 24. Give another folder" in told
+    assert (out / "catalog.yaml").read_text() == before
+    (out / "set.json").unlink()  # and one that nobody knows
+    assert prepare(catalog, out) == 2
+    assert "no set.json that says how they were made" in capsys.readouterr().out
 
 
 def test_a_clip_of_one_frame_is_unreadable_here_as_in_training(tmp_path: Path) -> None:
