@@ -139,6 +139,7 @@ def prepare(sweep: Sweep, console: Console, *, dry_run: bool) -> Prepared:
             *notes,
             *_not_measured(bias),
             *begun.notes,
+            *([dear] if (dear := search.too_dear()) else []),
             *search.proposals.lines(data),
             *_on_early_stopping(sweep, data),
         ],

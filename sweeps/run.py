@@ -174,6 +174,8 @@ def _run_what_is_not_done(prepared: Prepared, watch: Watch, terminal: Terminal) 
                 run()
                 if search.budget() and (budget := search.spending.in_words()):
                     terminal.say(budget)
+                if dear := search.too_dear():
+                    terminal.say(dear)
                 if soup := search.add_soup():
                     terminal.say(soup)
                     run()

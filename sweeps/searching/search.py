@@ -14,6 +14,7 @@ from typing import Any
 from cluster.study import Assignment, RungPoint
 from search_spaces.space import Space
 from search_spaces.study import Observation, Study
+from sweeps.planning.costs import duration
 from sweeps.planning.spending import Spending
 from sweeps.planning.stage_facts import excess_repetition
 from sweeps.records import Origin, TrialRecord, read_records, write_record
@@ -100,6 +101,26 @@ class Search:
         """Device-seconds of the budget, spent and left; None where there is none."""
         with self._lock:
             return self.spending.summary(self.records)
+
+    def too_dear(self) -> str | None:
+        """The given trials that the budget has no room for, in words; None where it has for all.
+
+        They are passed over, not put down: with a larger budget they run.
+        """
+        with self._lock:
+            self.spending.refresh(self.records)
+            dear = [each for each in self._to_come() if not self.spending.affords(each.values)]
+            if self.spending.budget_seconds is None or not dear:
+                return None
+            seconds = self.spending.left([each.values for each in dear])
+            priced = ", ".join(
+                f"{each.name!r} (about {duration(takes)})"
+                for each, takes in zip(dear, seconds, strict=True)
+            )
+            return (
+                f"The budget has no room for {priced}: passed over for trials that cost "
+                "less. Raise search.budget.gpu_hours, and search.trials if all of these have begun."
+            )
 
     def storage(self) -> dict[str, int] | None:
         """See `StorageRoom.summary`."""
@@ -243,10 +264,8 @@ class Search:
         name: str | None = None
         origin: Origin
         self.spending.refresh(self.records)
-        if to_come := self._to_come():
-            given = to_come[0]
-            if not self.spending.affords(given.values):
-                return None
+        payable = (each for each in self._to_come() if self.spending.affords(each.values))
+        if given := next(payable, None):
             name, origin, values = given.name, given.origin, given.values
             params = self._study.add(self._view.at_space(values)).params
         elif self.given_only:

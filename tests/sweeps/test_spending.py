@@ -93,6 +93,29 @@ def test_trials_that_run_are_counted_with_what_they_still_take(tmp_path: Path) -
     assert search.unfinished() == 2
 
 
+def test_a_given_trial_that_is_too_dear_is_passed_over_and_the_search_goes_on(
+    tmp_path: Path,
+) -> None:
+    points = [
+        {"name": "long", "set": {"align.epochs": 12}},
+        {"name": "short", "set": {"align.epochs": 1}},
+    ]
+    settings = {"search__points": points, "search__trials": 4}
+    search = make_search(tmp_path, 60.0, **settings)  # 8 + 96 + 12 s, 8 + 8 + 12 s
+    told = search.too_dear()
+    assert told is not None and "no room for 'long' (about 2 min): passed over" in told
+    while run_one(search, store_of(tmp_path)) is not None:
+        pass
+    assert [record.name for record in search.records] == ["short", None]
+    ready, _ = prepared(tmp_path, "", search__budget={"gpu_hours": 60 * HOUR}, **settings,
+                        search__baselines=False, execution__clips_per_second=RATES)  # fmt: skip
+    assert told in ready.notes
+    larger = make_search(tmp_path, 1000.0, **settings)
+    assert larger.too_dear() is None
+    run_one(larger, store_of(tmp_path))
+    assert larger.records[2].name == "long"
+
+
 def test_an_alignment_that_was_stopped_counts_with_what_it_took_so_far(tmp_path: Path) -> None:
     elastic = {"execution__align": {**CPU, "workers": [1, 2, 4]}}
     search = make_search(tmp_path, 1000.0, search__early_stopping=STOPPING, **elastic)
