@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -82,9 +82,7 @@ class Stage:
     @cached_property
     def line(self) -> str:
         """Of a trunk: what the trunks at all steps of one run have in common, hashed."""
-        described = self.described()
-        del described["settings"]["step"]
-        return canonical_hash(described)
+        return line_of(self.described())
 
     def before(self) -> Iterator[Stage]:
         """What is made before it: its inputs and what it follows."""
@@ -97,6 +95,12 @@ class Stage:
         for stage in self.before():
             yield from stage.chain()
         yield self
+
+
+def line_of(trunk: Mapping[str, Any]) -> str:
+    """`Stage.line` of a trunk, from what its record keeps of it."""
+    settings = {name: value for name, value in trunk["settings"].items() if name != "step"}
+    return canonical_hash({**trunk, "settings": settings})
 
 
 def executed_as(kind: str) -> str:

@@ -16,7 +16,7 @@ from sweeps.watching.usage import counted
 from trainables.config import Execution, TrialConfig
 from trainables.data.catalog import Dataset
 from trainables.models import flops
-from trainables.stage import TRAINED, TRUNKS, Stage, canonical_hash, executed_as
+from trainables.stage import TRAINED, TRUNKS, Stage, executed_as, line_of
 from trainables.stage_store import Record, StageStore
 from trainables.trial import trial_stages
 
@@ -71,10 +71,8 @@ class StageCosts:
         self._trunks: dict[str, list[int]] = {}  # line -> the steps of its finished trunks
         for record in self._records.values():
             if record.stage["kind"] in TRUNKS and not record.given_up:
-                settings = dict(record.stage["settings"])
-                step = settings.pop("step")
-                line = canonical_hash({**record.stage, "settings": settings})
-                self._trunks.setdefault(line, []).append(step)
+                step = record.stage["settings"]["step"]
+                self._trunks.setdefault(line_of(record.stage), []).append(step)
 
     @property
     def known(self) -> bool:

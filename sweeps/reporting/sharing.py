@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweeps.planning.costs import duration
@@ -21,7 +21,7 @@ def sharing_lines(summary: Mapping[str, Any]) -> list[str]:
     return [
         "## Stages: what was shared, what it saved",
         "",
-        _saved(stages),
+        _saved(stages, summary["trials"]),
         "",
         *_tree(stages),
         "",
@@ -30,7 +30,7 @@ def sharing_lines(summary: Mapping[str, Any]) -> list[str]:
 
 def alone_seconds(trial: Mapping[str, Any]) -> float:
     """Device-seconds of a trial of summary.json if it shared nothing."""
-    return sum(stage["cost"].get("device_seconds", 0.0) for stage in trial["stages"].values())
+    return sum(stage["alone"].get("device_seconds", 0.0) for stage in trial["stages"].values())
 
 
 def _stages(summary: Mapping[str, Any]) -> Stages:
@@ -41,20 +41,19 @@ def _stages(summary: Mapping[str, Any]) -> Stages:
     return stages
 
 
-def _saved(stages: Stages) -> str:
-    def total(what: str, *, alone: bool) -> float:
-        return sum(
-            stage["cost"].get(what, 0.0) * (len(stage["trials"]) if alone else 1)
-            for stage in stages.values()
-        )
-
-    uses = sum(len(stage["trials"]) for stage in stages.values())
-    spent, alone = (total("device_seconds", alone=each) for each in (False, True))
-    clips, clips_alone = (total("clips", alone=each) for each in (False, True))
+def _saved(stages: Stages, trials: Sequence[Mapping[str, Any]]) -> str:
+    uses = [stage["alone"] for trial in trials for stage in trial["stages"].values()]
+    costs = [stage["cost"] for stage in stages.values()]
+    spent, clips = (
+        sum(cost.get(what, 0.0) for cost in costs) for what in ("device_seconds", "clips")
+    )
+    alone, clips_alone = (
+        sum(cost.get(what, 0.0) for cost in uses) for what in ("device_seconds", "clips")
+    )
     ratio = f" ({alone / spent:.1f} times as much)" if spent else ""
     return (
-        f"{len(stages)} stages served {uses} uses. They took **{duration(spent)}** of device time "
-        f"and {clips:,.0f} clips; each trial by itself would have taken **{duration(alone)}**"
+        f"{len(stages)} stages served {len(uses)} uses. They took **{duration(spent)}** of device "
+        f"time and {clips:,.0f} clips; each trial by itself would have taken **{duration(alone)}**"
         f"{ratio} and {clips_alone:,.0f} clips."
     )
 

@@ -12,6 +12,7 @@ from sweeps.reporting.bias_summary import bias_summary
 from sweeps.reporting.curves import curve_summary
 from sweeps.reporting.law_summary import law_summary, merge_summary
 from sweeps.reporting.pareto import pareto
+from sweeps.searching.sampler_view import costs_alone
 from sweeps.searching.search import Search
 from sweeps.searching.trial_names import trial_name
 from sweeps.sweep import Sweep
@@ -126,7 +127,8 @@ def _trial(
 ) -> dict[str, Any]:
     config = search.config(record)
     stages = trial_stages(config, data)
-    described, paid = {}, []
+    described: dict[str, dict[str, Any]] = {}
+    paid: list[Record] = []
     for stage in stages.all():
         known = store.record(stage.identity)
         if known is None:
@@ -144,6 +146,9 @@ def _trial(
         }
         if not reused:
             paid.append(known)
+    records = [known for each in described if (known := store.record(each)) is not None]
+    for identity, cost in costs_alone(records).items():
+        described[identity]["alone"] = cost  # "cost" if no other trial shared any stage
     intervals = _intervals(stages, store)
     return {
         "number": record.number,

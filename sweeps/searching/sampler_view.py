@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cluster.study import RungPoint
@@ -12,7 +12,8 @@ from sweeps.records import TrialRecord
 from sweeps.searching.objectives import values_of
 from sweeps.sweep import Sweep
 from trainables.config import TrialConfig
-from trainables.stage_store import StageStore
+from trainables.stage import TRUNKS, line_of
+from trainables.stage_store import Record, StageStore
 from trainables.trial import trial_score
 
 
@@ -81,8 +82,36 @@ class SamplerView:
 def device_seconds(store: StageStore, stages: Mapping[str, str]) -> float | None:
     """Of all `stages` (role -> identity), as if no other trial shared them; None if not known."""
     records = [store.record(identity) for identity in stages.values()]
-    known = [record.cost["device_seconds"] for record in records if record is not None]
-    return sum(known) if len(known) == len(records) else None
+    known = [record for record in records if record is not None]
+    if len(known) < len(records):
+        return None
+    return sum(cost["device_seconds"] for cost in costs_alone(known).values())
+
+
+def costs_alone(records: Sequence[Record]) -> dict[str, dict[str, float]]:
+    """By identity what each of a trial's finished stages costs where no other trial shares any.
+
+    A trunk that went on from a shorter one was charged from there. Charged from the first step,
+    the trunks of a run take their time a clip for all clips of the longest.
+    """
+    found = {record.identity: record.cost for record in records}
+    lines: dict[str, list[Record]] = {}
+    for record in records:
+        if record.stage["kind"] in TRUNKS:
+            lines.setdefault(line_of(record.stage), []).append(record)
+    for line in lines.values():
+        whole = max(_clips_to_its_end(trunk) for trunk in line)
+        charged = sum(trunk.cost["clips"] for trunk in line)
+        for trunk in line if charged else ():
+            scaled = {name: value * whole / charged for name, value in trunk.cost.items()}
+            found[trunk.identity] = scaled
+    return found
+
+
+def _clips_to_its_end(trunk: Record) -> int:
+    settings = trunk.stage["settings"]
+    run = settings[TRUNKS[trunk.stage["kind"]]]
+    return int(settings["step"] * run["optimizer"]["batch_size"])
 
 
 def at(tree: Mapping[str, Any], path: str) -> Any:

@@ -16,13 +16,15 @@ from sweeps.planning.costs import duration
 from sweeps.reporting import live_report
 from sweeps.reporting.curves import curve_stages
 from sweeps.reporting.report import method_table, write_report, write_weights
-from sweeps.reporting.sharing import MOST_CHILDREN, sharing_lines
+from sweeps.reporting.sharing import MOST_CHILDREN, alone_seconds, sharing_lines
 from sweeps.reporting.summary import _score_interval, make_summary, report_stages
 from sweeps.searching.given import given_trials
+from sweeps.searching.sampler_view import device_seconds
 from sweeps.searching.search import Search
 from sweeps.sweep import Sweep
+from tests.sweeps.test_plan import HORIZON_FREE
 from tests.toy import AUGMENT, OPTIMIZER, STOPPING, at_rung, toy_data, toy_trial, write_toy_sweep
-from trainables.stage import Stage
+from trainables.stage import TRUNKS, Stage
 from trainables.stage_store import StageStore
 from trainables.trial import trial_stages
 
@@ -67,7 +69,7 @@ class Finished:
                     "interval_low": accuracy - 0.1,
                     "interval_high": accuracy + 0.1,
                 },
-                cost={"device_seconds": 2.0, "clips": 10.0},
+                cost={"device_seconds": 2.0, "clips": 24.0 if stage.kind in TRUNKS else 10.0},
                 mixture=drawn(stage),
                 trained_on={"scenes": {"content_hash": "ab", "humans": "removed"}},
             )
@@ -377,17 +379,48 @@ def test_the_report_says_what_sharing_saved_and_what_hangs_on_what(tmp_path: Pat
     assert "trials**" in mae and len(aligned) > 2
 
 
+def test_a_trunk_that_goes_on_from_a_shorter_one_costs_a_trial_alone_all_of_it(
+    tmp_path: Path,
+) -> None:
+    # Runs of 8 and 16 steps decay from 6 and 12 on; 4 clips a step.
+    points = [{"name": f"{n} epochs", "set": {"align.epochs": n}} for n in (4, 8)]
+    shared = {f"trial__{key}": value for key, value in HORIZON_FREE.items()}
+    whole = {"search__baselines": False, "search__points": points, "search__trials": 2, **shared}
+    finished = Finished(tmp_path, {0: 0.4, 1: 0.5}, search__objectives=["score", "gpu_hours"],
+                        **whole)  # fmt: skip
+    short, long = sorted(finished.summary()["trials"], key=lambda trial: trial["number"])
+    # The longer trunk went on from the shorter one: it was charged 24 clips and 2 s.
+    (trunk,) = [each for each in long["stages"].values() if each["kind"] == "align_trunk"]
+    assert trunk["cost"] == {"device_seconds": 2.0, "clips": 24.0}
+    assert trunk["alone"] == {"device_seconds": 4.0, "clips": 48.0}
+    assert long["device_seconds"] == short["device_seconds"] + 2.0
+    assert alone_seconds(long) == alone_seconds(short) + 2.0
+    assert finished.summary()["pareto"]["points"]["1"][1] == long["device_seconds"] / 3600
+
+
+def test_trunks_that_a_run_follows_one_after_the_other_cost_it_no_more(tmp_path: Path) -> None:
+    trial = toy_trial(**HORIZON_FREE, align__epochs=8, align__branch_epochs=[4])
+    store, chain = StageStore(tmp_path), list(trial_stages(trial, toy_data()).weights.chain())
+    for stage in chain:
+        clips = 24.0 if stage.kind == "align_trunk" else 8.0
+        store.publish(stage, write={}, metrics={}, cost={"device_seconds": clips, "clips": clips})
+    stages = {stage.identity: stage.identity for stage in chain}
+    assert sum(stage.kind == "align_trunk" for stage in chain) == 2
+    assert device_seconds(store, stages) == 24 + 24 + 8 * (len(stages) - 2)
+
+
 def test_many_stages_of_one_parent_are_counted_rather_than_listed(tmp_path: Path) -> None:
     trials = [
         {
             "number": number,
             "stages": {
-                "a" * 16: {"kind": "mae", "what": "", "inputs": {}, "cost": {}},
+                "a" * 16: {"kind": "mae", "what": "", "inputs": {}, "cost": {}, "alone": {}},
                 f"{number:016d}": {
                     "kind": "align",
                     "what": "",
                     "inputs": {"start": "a" * 16},
                     "cost": {},
+                    "alone": {},
                 },
             },
         }
