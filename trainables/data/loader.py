@@ -96,7 +96,7 @@ def eval_batches(
     starts = range(0, len(clips), batch_size)
     indices = (list(range(start, min(start + batch_size, len(clips)))) for start in starts)
     sizes = {dataset.name: len(clips)}
-    loaded = _load(clip_views, indices, workers, pin_memory)
+    loaded = _load(clip_views, indices, min(workers, len(starts)), pin_memory)
     yield from _without_empty(_checked(loaded, sizes, max_unreadable))
 
 

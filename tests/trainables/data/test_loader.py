@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -399,6 +400,15 @@ def test_evaluation_views_are_the_same_from_loader_processes(datasets: dict[str,
     here = evaluated(datasets["real"], clips=2, crops=3)
     there = evaluated(datasets["real"], clips=2, crops=3, workers=2)
     assert all(same(one, other) for one, other in zip(here, there, strict=True))
+
+
+def test_evaluation_starts_no_more_processes_than_it_has_batches(
+    datasets: dict[str, Dataset],
+) -> None:
+    seen = evaluated(datasets["virtual"], workers=3)
+    next(seen)
+    assert len(multiprocessing.active_children()) == 2  # for 7 clips, 4 a batch
+    assert len(list(seen)) == 1
 
 
 def test_a_clip_that_cannot_be_read_is_left_out_with_all_its_views(
