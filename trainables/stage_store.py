@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 import secrets
 import time
@@ -223,18 +224,24 @@ class StageStore:
 
     def add_progress(self, identity: str, *added: dict[str, float]) -> None:
         """Add points to the stage's curves; each holds at least `epoch`."""
-        # A resumed stage comes to an epoch again: the last counts.
-        points = {each["epoch"]: each for each in [*self.progress(identity), *added]}
+        text = self._progress_text(identity)
+        last = json.loads(text.rstrip("\n").rpartition("\n")[2])["epoch"] if text else -math.inf
+        if any(point["epoch"] <= last for point in added):
+            # A resumed stage comes to an epoch again: the last counts.
+            added, text = (*_points(text), *added), ""
+        points = {each["epoch"]: each for each in added}
         lines = [json.dumps(points[epoch]) + "\n" for epoch in sorted(points)]
-        self.folder(identity).write("progress.jsonl", "".join(lines).encode())
+        self.folder(identity).write("progress.jsonl", (text + "".join(lines)).encode())
 
     def progress(self, identity: str) -> list[dict[str, float]]:
         """All points so far, by epoch."""
+        return _points(self._progress_text(identity))
+
+    def _progress_text(self, identity: str) -> str:
         try:
-            text = self.folder(identity).read("progress.jsonl").decode()
+            return self.folder(identity).read("progress.jsonl").decode()
         except FileNotFoundError:
-            return []
-        return [json.loads(line) for line in text.splitlines()]
+            return ""
 
     # Probes of a model while it aligns: a file for each way of measuring, see IntermediateProbes.
 
@@ -267,3 +274,7 @@ class StageStore:
     def lease(self, identity: str) -> Lease:
         """Whose turn it is to train the stage, among the sweeps on this storage."""
         return Lease(self.folder(identity) / "lease", LEASE_SECONDS)
+
+
+def _points(lines: str) -> list[dict[str, float]]:
+    return [json.loads(line) for line in lines.splitlines()]

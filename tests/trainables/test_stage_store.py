@@ -117,6 +117,14 @@ def test_a_damaged_record_is_named_with_its_remedy(tmp_path: Path) -> None:
         StageStore(tmp_path).record(STAGE.identity)
 
 
+def test_points_after_the_last_leave_the_text_before_them_alone(tmp_path: Path) -> None:
+    store = StageStore(tmp_path)
+    old = b'{"epoch":1,"loss":3}\n{"epoch":2,"loss":2}\n'
+    store.folder("x").write("progress.jsonl", old)
+    store.add_progress("x", {"epoch": 3, "loss": 1})
+    assert store.folder("x").read("progress.jsonl") == old + b'{"epoch": 3, "loss": 1}\n'
+
+
 def test_progress_keeps_the_last_point_of_each_epoch(tmp_path: Path) -> None:
     store = StageStore(tmp_path)
     assert store.progress("x") == []
