@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from statistics import median
 from typing import Any
 
 from sweeps.planning.costs import StageCosts, duration
@@ -43,6 +44,7 @@ class Spending:
         self.room = StorageRoom(self._store, storage_gb, self._stages_of)
         self._stages: dict[int, dict[str, Stage]] = {}  # of each trial
         self._took: dict[str, tuple[float, float]] = {}  # finished: device-seconds, finished at
+        self._each = 0.0  # device-seconds that a trial adds; 0: not known
         self._coming: dict[str, float] = {}  # stages of unfinished trials: what they still take
 
     def refresh(self, records: Sequence[TrialRecord]) -> None:
@@ -60,7 +62,14 @@ class Spending:
             return
         began = min((r.started_at for r in records if r.started_at), default=None)
         since = 0.0 if began is None else datetime.fromisoformat(began).timestamp()
-        stages = {i: s for record in records for i, s in self._stages_of(record).items()}
+        stages: dict[str, Stage] = {}
+        own: list[float] = []  # of each trial, the stages that none before it needed
+        for record in records:
+            new = {i: s for i, s in self._stages_of(record).items() if i not in stages}
+            prices = [price.seconds for s in new.values() if (price := self.costs.price(s))]
+            own += [sum(prices)] if any(prices) and record.state != "failed" else []
+            stages |= new
+        self._each = median(own) if own else 0.0
         self.spent_seconds = sum(self._spent(stage, since) for stage in stages.values())
 
     def part(self, trials: int, of_trials: int) -> float:
@@ -84,6 +93,17 @@ class Spending:
         """Whether a trial is not known to exceed what the budget has left."""
         room = self._room()
         return math.isinf(room) or (room > 0 and self.left([values])[0] <= room)
+
+    def trials_left(self, of_trials: int) -> int:
+        """Of `of_trials` that have not begun, how many the budget has room for, about.
+
+        One is taken to cost the median of those that there are, each without the stages that an
+        earlier one needed: the next find these too.
+        """
+        room = self._room()
+        if math.isinf(room) or not self._each:
+            return of_trials
+        return min(of_trials, int(max(room, 0.0) / self._each))
 
     def _room(self) -> float:
         """Device-seconds that are left for trials that have not begun; infinite: no limit known."""

@@ -58,7 +58,7 @@ class Proposals:
     ) -> tuple[Origin, dict[str, Any]] | None:
         """Origin and values of the next trial; None where the sampler is to choose it.
 
-        `left`: trials of the sweep that are not chosen yet.
+        `left`: trials of the sweep that are not chosen yet and that its budget has room for.
         """
         if values := self._best_merge(records):
             return "proxy", values

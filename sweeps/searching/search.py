@@ -270,7 +270,9 @@ class Search:
             params = self._study.add(self._view.at_space(values)).params
         elif self.given_only:
             return None
-        elif (own := self.proposals.next(self.records, left)) and self.spending.affords(own[1]):
+        elif (
+            own := self.proposals.next(self.records, self.spending.trials_left(left))
+        ) and self.spending.affords(own[1]):
             origin, values = own
             params = self._study.add(self._view.at_space(values)).params
         else:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import time
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from sweeps.searching.given import GivenTrial, given_trials
 from sweeps.searching.search import Search
 from sweeps.sweep import Sweep
 from tests.sweeps.test_prepare import prepared
-from tests.toy import CPU, STOPPING, toy_data, write_toy_sweep
+from tests.toy import CPU, SPACE, STOPPING, toy_data, write_toy_sweep
 from trainables.stage_store import StageStore, Write
 from trainables.trial import trial_stages
 
@@ -114,6 +115,23 @@ def test_a_given_trial_that_is_too_dear_is_passed_over_and_the_search_goes_on(
     assert larger.too_dear() is None
     run_one(larger, store_of(tmp_path))
     assert larger.records[2].name == "long"
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(None, 12), (240.0, 8)])
+def test_the_laws_choose_the_last_trials_that_the_budget_has_room_for(
+    tmp_path: Path, seconds: float | None, expected: int
+) -> None:
+    law = {"weights": None, "kl_to_natural": 0.0, "last_trials": 3}
+    fine = deepcopy(SPACE)
+    fine["parameters"]["align.mixture.shares"]["step"] = 0.05
+    search = make_search(tmp_path, seconds, space=fine, search__law=law, search__trials=12)
+    while run_one(search, store_of(tmp_path)) is not None:
+        pass
+    # 8 (mae) + 8 x 28 s: there would be 12 trials without a budget.
+    assert [record.origin for record in search.records] == [
+        *["suggested"] * (expected - 3),
+        *["law"] * 3,
+    ]
 
 
 def test_an_alignment_that_was_stopped_counts_with_what_it_took_so_far(tmp_path: Path) -> None:
