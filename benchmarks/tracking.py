@@ -103,7 +103,7 @@ def mlflow_server(folder: Path) -> Iterator[str]:
 def training(address: str, folder: Path, number: int) -> dict[str, float]:
     """Milliseconds a step for training and for telling, ours and naive; the curves are checked."""
     store = StageStore(folder / "stages")
-    tracker = Tracker(address, f"curves-{number}", None)
+    tracker = Tracker(address, f"curves-{number}", None, None)
     tracker.start({}, "", {}, datasets=[], varied=[], must_answer=True)
     client = MlflowClient(address)
     experiment = client.get_experiment_by_name(f"curves-{number}")
@@ -203,7 +203,7 @@ def many_trials(folder: Path, trials: int) -> dict[str, float]:
 
 
 def opened(uri: str, sweep: Sweep) -> Tracker:
-    tracker = Tracker(uri, sweep.settings.name, None)
+    tracker = Tracker(uri, sweep.settings.name, None, None)
     settings = sweep.settings.model_dump(mode="json")
     tracker.start(
         settings, "", {}, datasets=["low_bias", "high_bias"], varied=VARIED, must_answer=True

@@ -27,6 +27,7 @@ from cluster.run_contents import (
 )
 from cluster.run_views import stages_view, trials_view
 
+SWEEP_ID = "sweep_id"  # the tag that tells sweeps of one name apart
 PAGE = 1000  # runs that are read with one request
 LEADERBOARD, STAGES = "leaderboard", "stages"  # views of the runs table
 UNUSABLE = (MlflowException, SQLAlchemyError, OSError)  # requests' errors are OSErrors
@@ -46,20 +47,26 @@ class Run:
 
 
 class MlflowRuns:
-    """The runs of one sweep, found by their tags `sweep`, `kind` and `key`, read once.
+    """The runs of one sweep, found by their tags `sweep_id`, `kind` and `key`, read once.
+
+    Another sweep of the same name (begun anew, or by somebody else) has runs of its own there.
 
     A sweep that continues may have thousands that have ended. Of trials little is kept, stages
     are read only when they are needed.
     """
 
-    def __init__(self, client: MlflowClient, sweep: str, artifact_root: str | None) -> None:
+    def __init__(
+        self, client: MlflowClient, sweep: str, sweep_id: str | None, artifact_root: str | None
+    ) -> None:
         """Find the experiment (named `sweep`), or make it, and read its runs.
+
+        `sweep_id`: None for a sweep of before there were ids, whose runs have none.
 
         Raises:
             ValueError: the experiment was deleted.
             UNUSABLE: MLflow does not answer, or refuses.
         """
-        self.sweep = sweep
+        self.sweep, self._sweep_id = sweep, sweep_id
         self._client = client
         self.experiment_id = self._find_experiment(artifact_root)
         self._runs: dict[tuple[str, str], Run] = {}
@@ -101,7 +108,7 @@ class MlflowRuns:
         """Read runs. Of twins, made by a request that was taken for lost, the fullest stays."""
         fullness: dict[tuple[str, str], int] = {}
         twins = []
-        for run in self._search(f"tags.sweep = '{self.sweep}' and {wanted}"):
+        for run in self._search(wanted):
             name = run.tags["kind"], run.tags["key"]
             full = len(run.tags) + len(run.parameters) + len(run.metrics)
             if name in fullness:
@@ -115,23 +122,27 @@ class MlflowRuns:
             self._client.delete_run(twin.run_id)
 
     def _search(self, wanted: str) -> Iterator[Run]:
-        """The runs that have a kind and a key, the oldest first."""
-        token = None
+        """The sweep's runs that have a kind and a key, the oldest first."""
+        sweep, token = f"tags.sweep = '{self.sweep}'", None
+        if self._sweep_id is not None:
+            sweep += f" and tags.{SWEEP_ID} = '{self._sweep_id}'"
         while True:
             page = self._client.search_runs(
                 [self.experiment_id],
-                wanted,
+                f"{sweep} and {wanted}",
                 max_results=PAGE,
                 order_by=["attributes.start_time ASC"],
                 page_token=token,
             )
             for run in page:
-                if "kind" in run.data.tags and "key" in run.data.tags:
+                tags = run.data.tags
+                ours = tags.get(SWEEP_ID) == self._sweep_id
+                if ours and "kind" in tags and "key" in tags:
                     yield Run(
                         run_id=run.info.run_id,
                         name=run.info.run_name,
                         status=run.info.status,
-                        tags=run.data.tags,
+                        tags=tags,
                         parameters=run.data.params,
                         metrics=run.data.metrics,
                     )
@@ -231,6 +242,8 @@ class MlflowRuns:
 
     def _create(self, contents: Contents) -> Run:
         tags = {"sweep": self.sweep, "kind": contents.kind, "key": contents.key}
+        if self._sweep_id is not None:
+            tags[SWEEP_ID] = self._sweep_id
         tags |= self._tags(contents, "")
         if contents.kind != "sweep":
             tags["mlflow.parentRunId"] = self._runs["sweep", self.sweep].run_id

@@ -29,8 +29,10 @@ Key = tuple[str, str]  # a run's kind and key
 class Sender:
     """One thread, the only one that talks to MLflow; any may `put`."""
 
-    def __init__(self, uri: str, sweep: str, artifact_root: str | None) -> None:
-        self._where = uri, sweep, artifact_root
+    def __init__(
+        self, uri: str, sweep: str, sweep_id: str | None, artifact_root: str | None
+    ) -> None:
+        self._where = uri, sweep, sweep_id, artifact_root
         self.shown = scrubbed(uri)
         self.runs: MlflowRuns | None = None  # once MLflow has answered
         self.answered = threading.Event()
@@ -126,13 +128,13 @@ class Sender:
         return self.error is None
 
     def _open(self) -> MlflowRuns:
-        uri, sweep, artifact_root = self._where
+        uri, sweep, sweep_id, artifact_root = self._where
         parent = "sweep", sweep
         client = connect(uri)
         if self.answered.is_set():  # an earlier try may have made the parent without knowing
             self._twins.add(parent)
         self.answered.set()
-        runs = MlflowRuns(client, sweep, artifact_root)
+        runs = MlflowRuns(client, sweep, sweep_id, artifact_root)
         runs.describe_experiment(*self._views)
         runs.write(self._batch[parent])
         with self._lock:

@@ -43,12 +43,16 @@ class Tracker:
     when it can. Times are in seconds since the epoch, and come from the sweep's files.
     """
 
-    def __init__(self, uri: str, sweep: str, artifact_root: str | None) -> None:
+    def __init__(
+        self, uri: str, sweep: str, sweep_id: str | None, artifact_root: str | None
+    ) -> None:
         """Contacts nobody yet.
 
         `uri` is `sqlite:////absolute/path.db` or an MLflow server's address; the sweep's experiment
-        has its name. `artifact_root` is where an experiment made here keeps artifacts, None
-        leaves that to MLflow. Credentials come from MLflow's own environment variables.
+        has its name, and others of that name too: `sweep_id` tells its runs from theirs; None for
+        one of before there were ids. `artifact_root` is where an experiment made here keeps
+        artifacts, None leaves that to MLflow. Credentials come from MLflow's own environment
+        variables.
         """
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
@@ -56,7 +60,7 @@ class Tracker:
 
         self.sweep = sweep
         self._reach_seconds = None if uri.startswith("sqlite:") else REACH_SECONDS
-        self._sender = Sender(uri, sweep, artifact_root)
+        self._sender = Sender(uri, sweep, sweep_id, artifact_root)
         self._gave_up = False
         self._shared: dict[str, str] = {}  # the sweep's parameters
         self._varied: set[str] = set()

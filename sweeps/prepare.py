@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -88,7 +89,8 @@ def prepare(sweep: Sweep, console: Console, *, dry_run: bool) -> Prepared:
         ValueError: what the user can mend.
     """
     settings = sweep.settings
-    resolved, stored = _resolved(sweep), read_sweep(sweep.folder)
+    stored = read_sweep(sweep.folder)
+    resolved = _resolved(sweep, stored)
     if stored is not None:
         check_same_sweep({**stored, "data": None}, {**resolved, "data": None}, MAY_CHANGE)
     space = Space({}) if sweep.space_file is None else load_space(sweep.space_file)
@@ -206,9 +208,13 @@ def _render(world: WorldSettings, folder: Path, console: Console) -> Path:
     return render_world(world, folder, workers=2, on_progress=tell)
 
 
-def _resolved(sweep: Sweep) -> dict[str, Any]:
-    """What sweep.json keeps beside the hashes of the data: the settings and the space."""
+def _resolved(sweep: Sweep, stored: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What sweep.json keeps beside the hashes of the data: its id, the settings and the space.
+
+    The id tells a sweep from others of its name; those that an earlier version began have none.
+    """
     return {
+        "id": secrets.token_hex(8) if stored is None else stored.get("id"),
         **sweep.settings.model_dump(mode="json"),
         "space": sweep.space_file and load_yaml(sweep.space_file),
     }

@@ -55,9 +55,14 @@ def run_sweep(
         prepared = prepare(sweep, console, dry_run=False)  # reads the state, which is now ours
         _print_prepared(prepared, console, devices)
         prepared.search.before_writing = check_alone
-        tracker = _start_tracker(prepared)
+        write_sweep(sweep.folder, prepared.resolved)  # before MLflow hears of its id
+        try:
+            tracker = _start_tracker(prepared)
+        except ValueError:
+            if not prepared.search.records:  # it has not begun
+                sweep.folder.delete(["sweep.json"])
+            raise
         prepared.warm_start.keep(sweep)
-        write_sweep(sweep.folder, prepared.resolved)
         with Terminal(console, prepared.search.trials) as terminal:
             watch = Watch(prepared, tracker, terminal)
             watch.catch_up()
@@ -277,7 +282,7 @@ def _start_tracker(prepared: Prepared) -> Tracker:
     uri, artifacts = sweep.tracking_uri, None
     if uri is None:
         uri, artifacts = f"sqlite:///{sweep.disk}/mlflow.db", str(sweep.disk / "mlartifacts")
-    tracker = Tracker(uri, sweep.settings.name, artifacts)
+    tracker = Tracker(uri, sweep.settings.name, resolved["id"], artifacts)
     tags = {f"data.{name}": value for name, value in resolved["data"].items()}
     tags["allow_real_humans"] = str(sweep.settings.allow_real_humans).lower()
     tracker.start(

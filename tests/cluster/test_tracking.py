@@ -102,6 +102,32 @@ def test_telling_the_same_sweep_again_makes_no_twins_and_doubles_no_point(
     assert len(history(found["trial 0"].info.run_id, "score")) == 1
 
 
+@pytest.mark.parametrize("earlier", ["cd34", None])
+def test_another_sweep_of_the_same_name_has_its_own_runs_and_each_is_found_again(
+    uri: str, earlier: str | None
+) -> None:
+    # Its results were deleted and it began anew, or somebody else chose the same name; None: by a
+    # version that gave no ids.
+    for sweep_id, epochs in [(earlier, 3), ("ef56", 7)] * 2:
+        tracker = started(uri, sweep_id=sweep_id, mae={"epochs": epochs})
+        begin(tracker, 0, align={"epochs": epochs})
+        end(tracker, 0, metrics={"score": epochs / 10})
+        tracker.wait()
+        assert tracker.unsent == 0
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("demo")
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id])
+    parents = {r.info.run_id: r for r in found if r.data.tags["kind"] == "sweep"}
+    trials = [r for r in found if r.data.tags["kind"] == "trial"]
+    assert len(parents) == len(trials) == 2
+    for trial in trials:
+        epochs = parents[trial.data.tags["mlflow.parentRunId"]].data.params["mae.epochs"]
+        assert trial.data.params["align.epochs"] == epochs
+        assert trial.data.metrics["score"] == int(epochs) / 10
+        assert not [tag for tag in trial.data.tags if tag.startswith("now.")]
+
+
 def test_a_stage_that_resumes_after_a_restart_logs_only_points_past_the_last(uri: str) -> None:
     tracker = started(uri)
     tracker.stage_progress("s", "mae", [{"epoch": e, "loss": 1.0} for e in range(3)])
@@ -308,7 +334,7 @@ def test_a_server_that_never_answers_is_an_error_soon(monkeypatch: pytest.Monkey
 def test_a_sweep_that_continues_goes_on_without_its_server(
     free_port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tracker = Tracker(f"http://ann:s3cr3t@127.0.0.1:{free_port}", "demo", None)
+    tracker = Tracker(f"http://ann:s3cr3t@127.0.0.1:{free_port}", "demo", None, None)
     open_parent(tracker, must_answer=False)
     begin(tracker, 0)
     end(tracker, 0)
@@ -345,7 +371,7 @@ def test_a_run_made_twice_by_a_request_taken_for_lost_is_one_again(uri: str) -> 
     begin(tracker, 0)
     first = runs(uri, tracker)
     parent = first["sweep demo"]
-    tags = {"sweep": "demo", "kind": "trial", "key": "0"}
+    tags = {"sweep": "demo", "sweep_id": "ab12", "kind": "trial", "key": "0"}
     client = MlflowClient(uri)
     client.create_run(parent.info.experiment_id, start_time=1000, tags=tags)
     again = started(uri)

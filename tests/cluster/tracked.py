@@ -14,9 +14,13 @@ STARTED, FINISHED = 1_700_000_000.0, 1_700_000_060.0
 
 
 def started(
-    uri: str, artifacts: Path | None = None, sweep: str = "demo", **parameters: Any
+    uri: str,
+    artifacts: Path | None = None,
+    sweep: str = "demo",
+    sweep_id: str | None = "ab12",
+    **parameters: Any,
 ) -> Tracker:
-    tracker = Tracker(uri, sweep, str(artifacts) if artifacts else None)
+    tracker = Tracker(uri, sweep, sweep_id, str(artifacts) if artifacts else None)
     open_parent(tracker, parameters)
     return tracker
 

@@ -57,6 +57,7 @@ def test_a_mistake_is_one_error_and_no_traceback(tmp_path: Path) -> None:
 def test_an_mlflow_that_is_away_is_an_error_before_anything_is_trained(tmp_path: Path) -> None:
     said = refusal(tmp_path, tracking__uri="http://127.0.0.1:9")
     assert "MLflow at http://127.0.0.1:9 cannot be used" in said
+    assert not (tmp_path / "runs" / "toy" / "sweep.json").exists()  # all may still be changed
 
 
 def test_more_workers_than_there_can_be_is_an_error_that_says_what_is_short(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from sweeps import run
 from sweeps.prepare import Prepared, prepare
-from sweeps.records import write_sweep
+from sweeps.records import read_sweep, write_sweep
 from sweeps.sweep import Sweep
 from tests.toy import STOPPING, toy_data, write_toy_sweep
 
@@ -48,6 +49,37 @@ def test_only_the_datasets_that_the_sweep_names_are_read(tmp_path: Path) -> None
     ready, _ = prepared(tmp_path, UNUSED)
     assert set(ready.data) == {"synthetic", "scenes", "low"}
     assert set(ready.resolved["data"]) == {"synthetic", "scenes", "low"}
+
+
+def test_a_sweep_has_an_id_from_its_start_and_one_begun_anew_another(tmp_path: Path) -> None:
+    ready, _ = prepared(tmp_path, UNUSED)
+    write_sweep(ready.sweep.folder, ready.resolved)
+    again, _ = prepared(tmp_path, UNUSED)
+    assert ready.resolved["id"] and again.resolved["id"] == ready.resolved["id"]
+    ready.sweep.folder.remove()
+    anew, _ = prepared(tmp_path, UNUSED)
+    assert anew.resolved["id"] not in (None, ready.resolved["id"])
+    before = {key: value for key, value in anew.resolved.items() if key != "id"}
+    write_sweep(anew.sweep.folder, before)  # by a version that gave none
+    old, _ = prepared(tmp_path, UNUSED)
+    assert old.resolved["id"] is None
+
+
+def test_a_sweep_whose_mlflow_refuses_has_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready, _ = prepared(tmp_path, UNUSED)
+
+    def refuse(_: Prepared) -> None:
+        assert read_sweep(ready.sweep.folder) == ready.resolved  # killed now, its id is known
+        raise ValueError("MLflow cannot be used")
+
+    monkeypatch.setattr(run, "prepare", lambda *_, **__: ready)
+    monkeypatch.setattr(run, "_print_prepared", lambda *_: None)
+    monkeypatch.setattr(run, "_start_tracker", refuse)
+    with pytest.raises(ValueError, match="MLflow cannot be used"):
+        run.run_sweep(ready.sweep, Console(file=io.StringIO()))
+    assert read_sweep(ready.sweep.folder) is None
 
 
 def test_a_point_that_is_scored_elsewhere_is_refused(tmp_path: Path) -> None:

@@ -183,7 +183,7 @@ def test_a_sweep_that_mlflow_knows_tells_the_same_as_its_files(tmp_path: Path) -
 
     old = earlier_sweep(tmp_path)
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    tracker = Tracker(uri, "old", str(tmp_path / "artifacts"))
+    tracker = Tracker(uri, "old", None, str(tmp_path / "artifacts"))
     tracker.start({}, "", {}, datasets=["low"], varied=[], must_answer=True)
     summary = tmp_path / "summary.json"
     write_json(Folder(str(tmp_path)), summary.name, old.summary())

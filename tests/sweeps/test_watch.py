@@ -44,7 +44,7 @@ class Life:
         self.search = Search(self.sweep, space, given, toy_data())
         self.store = StageStore(self.sweep.storage / "stages")
         self.uri = f"sqlite:///{folder}/mlflow.db"
-        self.tracker = Tracker(self.uri, "toy", None)
+        self.tracker = Tracker(self.uri, "toy", "ab12", None)
         self.events: list[dict[str, Any]] = []
         self.away, self.asked = False, 0
         self.bias: list[Stage] = []  # stages of no trial
