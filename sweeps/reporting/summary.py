@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from sweeps.planning.stage_facts import describe
@@ -163,6 +164,7 @@ def _trial(
         "aligned_from": _aligned_from(stages.weights, data),
         "score": record.score,
         "scores": record.scores,
+        "rungs": [asdict(point) for point in record.rungs],
         "interval": _score_interval(config, record.score, intervals),
         "intervals": intervals,
         "results": _results(stages, store),

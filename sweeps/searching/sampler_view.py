@@ -72,11 +72,15 @@ class SamplerView:
         return values_of(objectives, record.score, record.scores, alone)
 
     def step(self, record: TrialRecord, point: RungPoint) -> tuple[int, float]:
-        """A rung as Optuna has it: a whole number that grows with the fidelity, and a score."""
-        return round(1000 * point.rung), trial_score(self.config(record), point.accuracies)
+        return step_of(self.config(record), point)
 
     def device_seconds(self, stages: Mapping[str, str]) -> float | None:
         return device_seconds(self._store, stages)
+
+
+def step_of(trial: TrialConfig, point: RungPoint) -> tuple[int, float]:
+    """A rung as Optuna has it: a whole number that grows with the fidelity, and a score."""
+    return round(1000 * point.rung), trial_score(trial, point.accuracies)
 
 
 def device_seconds(store: StageStore, stages: Mapping[str, str]) -> float | None:

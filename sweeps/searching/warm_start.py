@@ -9,20 +9,22 @@ that a sweep that is continued has begun with the same.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from cluster.study import RungPoint
 from search_spaces.space import Space, encode
 from search_spaces.study import Observation
 from sweeps.records import TrialRecord, flattened, read_json, read_records, read_sweep, write_json
 from sweeps.search_settings import MlflowSweep
 from sweeps.searching.given import GivenTrial
 from sweeps.searching.objectives import values_of
-from sweeps.searching.sampler_view import at, device_seconds
+from sweeps.searching.sampler_view import at, device_seconds, step_of
 from sweeps.searching.trial_names import trial_name
 from sweeps.sweep import Sweep
+from trainables.config import TrialConfig
 from trainables.data.catalog import Dataset
-from trainables.settings import nearest, with_overrides
+from trainables.settings import nearest, parse, with_overrides
 from trainables.stage_store import StageStore
 from trainables.trial import trial_stages
 
@@ -79,7 +81,8 @@ def _read(sweep: Sweep, source: str | MlflowSweep, store: StageStore) -> dict[st
             "trial": summary["trial"],
             "data": summary["data"],
             "trials": [
-                {key: trial[key] for key in keys} | {"stages": list(trial["stages"])}
+                {key: trial[key] for key in keys}
+                | {"stages": list(trial["stages"]), "rungs": trial.get("rungs", [])}
                 for trial in summary["trials"]
             ],
         }
@@ -112,6 +115,7 @@ def _described(record: TrialRecord, trial: dict[str, Any], store: StageStore) ->
         "scores": record.scores,
         "device_seconds": device_seconds(store, record.stages) if alone is None else alone,
         "stages": list(record.stages.values()),
+        "rungs": [asdict(point) for point in record.rungs],
     }
 
 
@@ -167,11 +171,9 @@ def _add(
         values = _values_at(space, trial, own)
         if trial["state"] not in ("complete", "failed", "pruned") or values is None:
             continue
-        identities = [
-            stage.identity
-            for stage in trial_stages(sweep.trial_with(values, f"{name}: trial"), data).searched()
-        ]
-        same = set(identities) <= set(trial["stages"])
+        config = sweep.trial_with(values, f"{name}: trial")
+        identities = _identities(config, data)
+        same = _ends_the_same(trial, identities, earlier["data"], sweep, data)
         objectives = None
         if trial["state"] == "complete":
             objectives = values_of(
@@ -181,7 +183,14 @@ def _add(
                 trial["device_seconds"],
             )
         found.observations.append(
-            Observation(values=values, state=trial["state"], objectives=objectives, settled=same)
+            Observation(
+                values=values,
+                state=trial["state"],
+                objectives=objectives,
+                # A sweep that was read before rungs were kept has none.
+                intermediate=dict(step_of(config, RungPoint(**r)) for r in trial.get("rungs", ())),
+                settled=same,
+            )
         )
         inside.append((trial, values, identities if same else None))
     found.notes.append(_note(name, earlier, own, inside, space))
@@ -192,6 +201,35 @@ def _add(
             found.given.append(
                 GivenTrial(name=f"best of {name}: {best['name']}", origin="earlier", values=values)
             )
+
+
+def _identities(config: TrialConfig, data: Mapping[str, Dataset]) -> list[str]:
+    return [stage.identity for stage in trial_stages(config, data).searched()]
+
+
+def _ends_the_same(
+    trial: Mapping[str, Any],
+    identities: Sequence[str],
+    hashes: Mapping[str, str],
+    sweep: Sweep,
+    data: Mapping[str, Dataset],
+) -> bool:
+    """Whether a trial with these stages would end here as `trial` ended there.
+
+    Of one that did not come to its end the stages follow from its settings, if these are still
+    valid and its data (`hashes`) the same. One that was stopped there goes on where nothing stops.
+    """
+    if trial["state"] == "complete":
+        return set(identities) <= set(trial["stages"])
+    if trial["state"] == "pruned" and sweep.settings.search.early_stopping is None:
+        return False
+    if any(data[name].content_hash != hashes[name] for name in data.keys() & hashes.keys()):
+        return False
+    try:
+        there = _identities(parse(TrialConfig, trial["config"], "an earlier trial"), data)
+    except (ValueError, KeyError):
+        return False
+    return there == list(identities)
 
 
 def _values_at(
@@ -234,7 +272,7 @@ def _note(
     known = sum(same is not None for _, _, same in inside)
     note = (
         f"Warm start from {name!r}: {len(inside)} of its {len(earlier['trials'])} trials lie in "
-        f"this space and are told to the sampler; {known} would score the same here, and are not "
+        f"this space and are told to the sampler; {known} would end the same here, and are not "
         "suggested again."
     )
     if differing:

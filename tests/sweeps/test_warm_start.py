@@ -11,9 +11,9 @@ from sweeps.searching.given import given_trials
 from sweeps.searching.search import Search
 from sweeps.searching.warm_start import WarmStart, warm_start
 from sweeps.sweep import Sweep
-from tests.sweeps.test_report import Finished
+from tests.sweeps.test_report import STOPPED, Finished
 from tests.sweeps.test_search import run_all
-from tests.toy import toy_data, write_toy_sweep
+from tests.toy import STOPPING, toy_data, write_toy_sweep
 from trainables.stage_store import StageStore
 
 SCORES = {0: 0.3, 1: 0.5, 2: 0.4, 3: 0.6, 5: 0.7, 6: 0.2}  # 4 fails; 0 to 4 are baselines
@@ -57,8 +57,8 @@ def test_trials_of_the_space_are_told_and_those_outside_are_not(tmp_path: Path) 
     ]  # random weights, with no alignment, lie outside
     assert len(told) == 6
     assert found.notes == [
-        "Warm start from 'old': 6 of its 7 trials lie in this space and are told to the sampler; 5 "
-        "would score the same here, and are not suggested again."
+        "Warm start from 'old': 6 of its 7 trials lie in this space and are told to the sampler; 6 "
+        "would end the same here, and are not suggested again."
     ]
 
 
@@ -100,6 +100,21 @@ def test_the_sampler_begins_with_what_the_earlier_sweep_found(tmp_path: Path) ->
     assert warm.values != cold.values
 
 
+def test_an_earlier_trial_that_was_stopped_is_told_with_how_far_it_came(tmp_path: Path) -> None:
+    stops = {"search__early_stopping": STOPPING}
+    earlier_sweep(tmp_path, {**SCORES, 6: STOPPED}, **stops)
+    found, search = begin(tmp_path, search__baselines=False, **stops)
+    stopped = found.observations[-1]
+    assert (stopped.state, dict(stopped.intermediate)) == ("pruned", {500: 0.1})
+    failed = next(o for o in found.observations if o.state == "failed")
+    assert stopped.settled and failed.settled
+    run_all(search)
+    mixes = [record.values[SHARES] for record in search.records]
+    assert stopped.values[SHARES] not in mixes and failed.values[SHARES] not in mixes
+    without, _ = begin(tmp_path, name="unstopped")  # there it would come to a score
+    assert not without.observations[-1].settled
+
+
 def test_trials_with_another_seed_are_told_with_a_note_and_may_be_suggested(
     tmp_path: Path,
 ) -> None:
@@ -107,7 +122,7 @@ def test_trials_with_another_seed_are_told_with_a_note_and_may_be_suggested(
     found, _ = begin(tmp_path, trial__seed=1)
     assert not any(observation.settled for observation in found.observations)
     assert found.given == []
-    assert "0 would score the same here" in found.notes[0]
+    assert "0 would end the same here" in found.notes[0]
     assert "differ from this sweep's trials in trial.seed (0 there, 1 here)" in found.notes[0]
 
 
