@@ -7,7 +7,7 @@ points): their stages are real ones, so that sharing among them counts as it wou
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from search_spaces.space import Space
@@ -23,7 +23,35 @@ from trainables.config import TrialConfig
 from trainables.data.catalog import Dataset
 from trainables.stage import Stage
 
+MOST_SCHEDULED = 500  # trials beyond the drawn; what lies beyond these takes time in proportion
 MOST_DRAWN = 100  # trials; what lies beyond is taken to cost what the later half of these does
+
+
+@dataclass(frozen=True, kw_only=True)
+class Later:
+    """The later half of the drawn trials: so many from `first` on, and the stages they add."""
+
+    first: int
+    trials: int
+    stages: list[PlannedStage]
+
+    def more(self, tasks: Mapping[str, Task], count: int) -> dict[str, Task]:
+        """The tasks of `count` further trials, which are like these over and over."""
+        own = {each.stage.identity: each.trials[0] - self.first for each in self.stages}
+        last = max((trial for task in tasks.values() for trial in task.trials), default=0)
+        found = {}
+        for before in range(0, count, max(self.trials, 1)):
+            for name, place in own.items():
+                if before + place < count:
+                    shift = last + 1 + before - self.first
+                    found[f"{name} {before}"] = replace(
+                        tasks[name],
+                        waits_for=[
+                            f"{n} {before}" if n in own else n for n in tasks[name].waits_for
+                        ],
+                        trials=[trial + shift for trial in tasks[name].trials],
+                    )
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,17 +63,29 @@ class Forecast:
     clips: float
     seconds: float | None  # device-seconds; None where nothing tells
     money: float | None
+    alone_clips: float  # of all trials, each alone
+    alone_seconds: float | None  # likewise
+    alone_money: float | None
     concurrent: int | Literal["auto"]  # search.concurrent
+    beyond: int  # trials beyond those drawn
+    later: Later  # what these are taken to be like
 
     def makespan(self, devices: float, *, concurrent: int | Literal["auto"] | None) -> float | None:
         """Seconds on so many devices; None if a stage needs more of them, or has no price."""
-        tasks = tasks_of(self.plan.missing)
-        if tasks is None:
+        drawn = tasks_of(self.plan.missing)
+        if drawn is None:
             return None
+        most = min(self.beyond, MOST_SCHEDULED)
+        tasks = drawn | self.later.more(drawn, most)
         if concurrent == "auto":  # as often as the widest stage fits
             widest = max((task.devices for task in tasks.values()), default=0.0)
             concurrent = max(1, int(devices // (widest or 1.0)))
-        return makespan(tasks, devices, concurrent)
+        seconds = makespan(tasks, devices, concurrent)
+        if seconds is None or most == self.beyond:
+            return seconds
+        half = makespan(drawn | self.later.more(drawn, most // 2), devices, concurrent)
+        assert half is not None
+        return seconds + (seconds - half) / (most - most // 2) * (self.beyond - most)
 
 
 def forecast(
@@ -66,20 +106,38 @@ def forecast(
         whole = make_plan(everything, 0, data, costs, reported(search), of_no_trial)
     there = {planned.stage.identity for planned in plan.stages}
     more = [each for each in whole.missing if each.stage.identity not in there]
-    beyond = (plan.to_suggest - len(drawn)) / max(1, len(drawn) // 2) if drawn else 0.0
-    later = [each for each in more if each.trials[0] >= len(known) + len(drawn) // 2]
+    beyond = plan.to_suggest - len(drawn) if drawn else 0
+    like = Later(
+        first=len(known) + len(drawn) // 2,
+        trials=len(drawn) - len(drawn) // 2,
+        stages=[each for each in more if each.trials[0] >= len(known) + len(drawn) // 2],
+    )
+    later, times = like.stages, beyond / max(1, like.trials)
+    all_drawn = (len(drawn) + beyond) / max(1, len(drawn))
     seconds, seconds_later = (total_seconds(each.price for each in of) for of in (more, later))
     money, money_later = money_of(more), money_of(later)
     return Forecast(
         plan=whole,
         drawn=len(drawn),
         exact=sweep.settings.search.sampler == "grid" and len(drawn) == plan.to_suggest,
-        stages=len(more) + beyond * len(later),
-        clips=sum(each.clips for each in more) + beyond * sum(each.clips for each in later),
-        seconds=None if seconds is None else seconds + beyond * (seconds_later or 0.0),
-        money=None if money is None else money + beyond * (money_later or 0.0),
+        stages=len(more) + times * len(later),
+        clips=sum(each.clips for each in more) + times * sum(each.clips for each in later),
+        seconds=None if seconds is None else seconds + times * (seconds_later or 0.0),
+        money=None if money is None else money + times * (money_later or 0.0),
+        alone_clips=plan.alone_clips + all_drawn * (whole.alone_clips - plan.alone_clips),
+        alone_seconds=_grown(plan.alone_seconds, whole.alone_seconds, all_drawn),
+        alone_money=_grown(plan.alone_money, whole.alone_money, all_drawn),
         concurrent=sweep.settings.search.concurrent,
+        beyond=beyond,
+        later=like,
     )
+
+
+def _grown(known: float | None, whole: float | None, times: float) -> float | None:
+    """`whole` with what it has beside `known` so many times."""
+    if whole is None:
+        return None
+    return (known or 0.0) + times * (whole - (known or 0.0))
 
 
 def tasks_of(missing: Sequence[PlannedStage]) -> dict[str, Task] | None:

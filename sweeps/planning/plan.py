@@ -45,6 +45,7 @@ class Plan:
     trial_clips: int  # of the longest known trial, if it were alone
     alone_clips: int  # of all known trials, each alone
     alone_seconds: float | None  # likewise; None where some stage's time is not known
+    alone_money: float | None  # likewise; None without a price of a device
     not_neutral: list[int]  # trials whose mix changes the length of training
     lengths: list[str]  # what stands in the way of runs that differ in length alone
     budget: str | None = None  # what is spent and left of it, in words
@@ -71,6 +72,7 @@ def make_plan(
     stages: dict[str, PlannedStage] = {}
     alone: dict[int, int] = {}
     prices: list[Price | None] = []
+    money: list[float | None] = []
     ends: list[Stage] = []
     for number, (_, trial) in trials.items():
         alone[number] = 0
@@ -86,6 +88,7 @@ def make_plan(
             stages[stage.identity].scored |= stage.identity in for_score
             alone[number] += costs.clips_alone(stage)
             prices.append(costs.alone(stage))
+            money.append(costs.money(stage, prices[-1]))
     for stage in of_no_trial:
         stages[stage.identity] = _planned(stage, data, costs)
         ends.append(stage)
@@ -99,6 +102,7 @@ def make_plan(
         trial_clips=max(alone.values(), default=0),
         alone_clips=sum(alone.values()),
         alone_seconds=total_seconds(prices),
+        alone_money=_sum_of_known(money),
         not_neutral=[
             number
             for number, (_, trial) in trials.items()
@@ -186,5 +190,9 @@ def total_seconds(prices: Iterable[Price | None]) -> float | None:
 
 def money_of(stages: Iterable[PlannedStage]) -> float | None:
     """Together, as far as it is known; None without a price of a device."""
-    known = [planned.money for planned in stages if planned.money is not None]
+    return _sum_of_known(planned.money for planned in stages)
+
+
+def _sum_of_known(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
     return sum(known) if known else None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sweeps.planning.costs import duration, priced
+from typing import NamedTuple
+
+from sweeps.planning.costs import priced
 from sweeps.planning.plan import Plan, PlannedStage, money_of, total_seconds
 from trainables.models import flops
 from trainables.stage import TRUNKS
@@ -14,10 +16,10 @@ def plan_lines(plan: Plan) -> list[str]:
     """The plan in sentences; they also open the parent run in MLflow."""
     cached = sum(planned.cached for planned in plan.stages)
     uses = sum(max(1, len(planned.trials)) for planned in plan.stages)
-    if not plan.known_trials:
-        return [f"All {plan.to_suggest} trials will be suggested by the sampler."]
     lines = [
-        f"{len(plan.known_trials)} trials are known and stand on {len(plan.stages)} stages "
+        f"All {plan.to_suggest} trials will be suggested by the sampler."
+        if not plan.known_trials
+        else f"{len(plan.known_trials)} trials are known and stand on {len(plan.stages)} stages "
         f"(without sharing: {uses}); {cached} are done, {len(plan.missing)} to do.",
     ]
     if plan.to_suggest and plan.known_trials:
@@ -58,20 +60,33 @@ def price(plan: Plan) -> str | None:
 
 def _saved(plan: Plan) -> str | None:
     """The whole price with and without sharing, what is done included."""
-    shared = sum(planned.clips for planned in plan.stages)
-    if plan.alone_clips == shared:
+    clips = sum(planned.clips for planned in plan.stages)
+    if not plan.known_trials or plan.alone_clips == clips:
         return None
     seconds = total_seconds(planned.price for planned in plan.stages)
-    if seconds is None or not plan.alone_seconds:
+    shared = Total(clips, seconds, money_of(plan.stages))
+    alone = Total(plan.alone_clips, plan.alone_seconds, plan.alone_money)
+    return f"In all, what is done included: {with_and_without(shared, alone)}"
+
+
+class Total(NamedTuple):
+    clips: float
+    seconds: float | None  # of devices; None where not known
+    money: float | None  # None without a price of a device
+
+
+def with_and_without(shared: Total, alone: Total) -> str:
+    """What sharing saves, in words."""
+    times = alone.clips / max(shared.clips, 1)
+    if not shared.seconds or not alone.seconds:
         return (
-            f"In all, what is done included: {shared:,} clips shared, {plan.alone_clips:,} if each "
-            f"trial were alone: {plan.alone_clips / shared:.1f} times as many."
+            f"{shared.clips:,.0f} clips shared, {alone.clips:,.0f} if each trial were alone: "
+            f"{times:.1f} times as many."
         )
     return (
-        f"In all, what is done included: {duration(seconds)} and {shared:,} clips shared, "
-        f"{duration(plan.alone_seconds)} and {plan.alone_clips:,} clips if each trial were alone: "
-        f"{plan.alone_seconds / seconds:.1f} times the time, {plan.alone_clips / shared:.1f} times "
-        "the clips."
+        f"{priced(shared.seconds, shared.money)} and {shared.clips:,.0f} clips shared, "
+        f"{priced(alone.seconds, alone.money)} and {alone.clips:,.0f} clips if each trial were "
+        f"alone: {alone.seconds / shared.seconds:.1f} times the time, {times:.1f} times the clips."
     )
 
 

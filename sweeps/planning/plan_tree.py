@@ -12,7 +12,7 @@ from rich.tree import Tree
 from sweeps.planning.costs import duration, priced
 from sweeps.planning.forecast import Forecast
 from sweeps.planning.plan import Plan, PlannedStage, money_of, total_seconds
-from sweeps.planning.plan_lines import plan_lines
+from sweeps.planning.plan_lines import Total, plan_lines, with_and_without
 from sweeps.planning.stage_facts import SHOWN
 from trainables.stage import TRUNKS
 
@@ -33,7 +33,26 @@ def print_plan(
     lines = plan_lines(known)
     for line in [*lines, *(line for line in forecast.plan.lengths if line not in lines)]:
         console.print(line, highlight=False)
+    if forecast.drawn and not forecast.exact:
+        console.print(_foreseen(plan, forecast), highlight=False)
     print_time(forecast, console, devices)
+
+
+def _foreseen(plan: Plan, forecast: Forecast) -> str:
+    """What sharing saves with the trials that are to be suggested, as far as they are foreseen."""
+    known = total_seconds(planned.price for planned in plan.stages)
+    seconds = None if known is None or forecast.seconds is None else known + forecast.seconds
+    money = [m for m in (money_of(plan.stages), forecast.money) if m is not None]
+    shared = Total(
+        sum(planned.clips for planned in plan.stages) + forecast.clips,
+        seconds,
+        sum(money) if money else None,
+    )
+    alone = Total(forecast.alone_clips, forecast.alone_seconds, forecast.alone_money)
+    return (
+        f"With {plan.to_suggest} suggested trials as random draws of the space are: "
+        f"{with_and_without(shared, alone)}"
+    )
 
 
 def plan_tree(plan: Plan, forecast: Forecast) -> Tree:

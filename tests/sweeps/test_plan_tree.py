@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from search_spaces.space import Space, parse_space
+from sweeps.planning.costs import priced
 from sweeps.planning.forecast import forecast
 from sweeps.planning.plan import make_plan
 from sweeps.planning.plan_tree import print_plan
@@ -119,7 +120,7 @@ def test_without_a_price_of_every_stage_the_time_is_not_known(tmp_path: Path) ->
     assert "How long it takes is not known" in shown(tmp_path, [{}])
 
 
-@pytest.mark.parametrize("trials", [6, 300])
+@pytest.mark.parametrize("trials", [6, 301, 5000])
 def test_trials_to_be_suggested_are_foreseen_from_random_draws(tmp_path: Path, trials: int) -> None:
     catalog_less = write_toy_sweep(tmp_path, search__trials=trials, search__baselines=False)
     sweep = Sweep(catalog_less, {})
@@ -135,6 +136,19 @@ def test_trials_to_be_suggested_are_foreseen_from_random_draws(tmp_path: Path, t
     assert foreseen.stages == 2 + 4 * trials
     assert foreseen.seconds == pytest.approx(8 + (16 + 12) * trials)
     assert foreseen.money == pytest.approx(foreseen.seconds)
+    # Nor does the time of a schedule stop with the trials that were drawn.
+    assert foreseen.makespan(1, concurrent=2) == pytest.approx(foreseen.seconds)
+    assert foreseen.makespan(2, concurrent=2) == pytest.approx(foreseen.seconds / 2, rel=0.1)
+    # What sharing saves is told, though no trial is known: each alone would make stage 1 itself.
+    console = Console(file=io.StringIO(), width=400)
+    plan.budget = "Budget: 5 h."
+    print_plan(plan, foreseen, console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert f"All {trials} trials will be suggested" in text and "Budget: 5 h." in text
+    line = line_with(text, f"With {trials} suggested trials", "if each trial were alone")
+    alone = (8 + 16 + 12) * trials
+    assert f"{priced(foreseen.seconds, foreseen.money)} and " in line
+    assert f"{priced(alone, alone)} and {alone:,} clips if each" in line
 
 
 class _Suggesting:
