@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sweeps.planning.costs import duration
+from sweeps.planning.costs import priced
 from sweeps.planning.storage_room import left_out
 from sweeps.reporting.bias_report import bias_lines, plot_bias
 from sweeps.reporting.law_plots import plot_laws
@@ -135,11 +135,26 @@ def _answer(summary: Mapping[str, Any]) -> list[str]:
             if report
             else ""
         )
-        + f". Trained alone it costs {duration(alone_seconds(trial))} of device time. "
+        + f".{_by_the_laws(summary)} Trained alone it costs "
+        f"{priced(alone_seconds(trial), best['money'])} of device time. "
         f"Weights: `{best['weights']['file']}`.",
         "",
         *_no_difference(summary),
     ]
+
+
+def _by_the_laws(summary: Mapping[str, Any]) -> str:
+    """What the laws over the mix expect of the recommended one; empty where they say nothing."""
+    law = summary["law"]
+    if law is None or law["reason"]:
+        return ""
+    number = summary["recommended"]["trial"]
+    mixes = [each["shares"] for each in law["trials"] if each["number"] == number]
+    points = [each for each in law["curve"] if each["shares"] in mixes]
+    if not points:
+        return ""
+    mean, *interval = points[0]["mean"]
+    return f" Of its mix the laws expect {mean:.1%}{span(interval)} on the selection split."
 
 
 def _no_difference(summary: Mapping[str, Any]) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from sweeps.planning.costs import devices_per_worker
 from sweeps.planning.stage_facts import describe
 from sweeps.records import GIVEN, TrialRecord
 from sweeps.reporting.bias_summary import bias_summary
@@ -16,7 +17,7 @@ from sweeps.reporting.pareto import pareto
 from sweeps.searching.sampler_view import costs_alone
 from sweeps.searching.search import Search
 from sweeps.searching.trial_names import trial_name
-from sweeps.sweep import Sweep
+from sweeps.sweep import ExecutionSettings, Sweep
 from sweeps.watching.usage import counted, read_usage
 from trainables.bias import Measured
 from trainables.config import TrialConfig
@@ -107,6 +108,7 @@ def make_summary(
         summary["recommended"] = {
             "trial": best.number,
             **{key: chosen[key] for key in ("name", "config", "score", "scores", "report")},
+            "money": _money_alone(chosen["stages"], sweep.settings.execution),
             "weights": {"stage": weights.identity, "file": WEIGHTS_FILE},
             "adapted": {
                 name: {"stage": stage.identity, "file": f"recommended-{name}.safetensors"}
@@ -270,6 +272,19 @@ def _score_interval(
 
 def _brief(metrics: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in metrics.items() if isinstance(value, int | float | str)}
+
+
+def _money_alone(
+    stages: Mapping[str, Mapping[str, Any]], execution: ExecutionSettings
+) -> float | None:
+    """Of a trial that shares no stage; None without `device_price_per_hour`."""
+    per_hour = execution.device_price_per_hour
+    if per_hour is None:
+        return None
+    return per_hour * sum(
+        stage["alone"]["device_seconds"] / 3600 * devices_per_worker(stage["kind"], execution)
+        for stage in stages.values()
+    )
 
 
 def _cost(records: list[Record]) -> dict[str, float]:

@@ -379,6 +379,34 @@ def test_the_report_says_what_sharing_saved_and_what_hangs_on_what(tmp_path: Pat
     assert "trials**" in mae and len(aligned) > 2
 
 
+def test_the_recommendation_has_the_interval_of_the_laws_and_its_price_in_money(
+    tmp_path: Path,
+) -> None:
+    law = {"weights": None, "kl_to_natural": 0.0, "last_trials": 0}
+    scores = {**SCORES, 4: 0.55, 6: 0.52, 7: 0.45}
+    summary = Finished(
+        tmp_path,
+        scores,
+        search__trials=8,
+        search__law=law,
+        execution__device_price_per_hour=1800.0,
+    ).summary()
+    best = summary["recommended"]
+    trial = next(each for each in summary["trials"] if each["number"] == best["trial"])
+    assert best["money"] == alone_seconds(trial) / 2
+    shares = next(t["shares"] for t in summary["law"]["trials"] if t["number"] == best["trial"])
+    point = next(each for each in summary["law"]["curve"] if each["shares"] == shares)
+    mean, low, high = point["mean"]
+    answer = next(
+        line
+        for line in write_report(summary, [], tmp_path)[0].read_text().splitlines()
+        if line.startswith("> **Recommended")
+    )
+    expected = f"Of its mix the laws expect {mean:.1%} ({100 * low:.1f} to {100 * high:.1f})"
+    assert f"{expected} on the selection split. Trained alone it costs" in answer
+    assert f"{alone_seconds(trial):.0f} s ({best['money']:,.2f}) of device time" in answer
+
+
 def test_a_trunk_that_goes_on_from_a_shorter_one_costs_a_trial_alone_all_of_it(
     tmp_path: Path,
 ) -> None:
