@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from cluster.vital_signs import VitalSigns
+from trainables.checkpoint import LAST
+from trainables.stage import TRAINED, Stage
 from trainables.stage_store import LEASE_SECONDS, StageStore
 from trainables.storage.files import StoredFile
 from trainables.storage.lease import Lease
@@ -32,12 +34,13 @@ class Attempts:
         self.failed += 1
         return self.failed == self.most
 
-    def lose_node(self, checkpoint: StoredFile | None) -> bool:
+    def lose_node(self, files: Iterable[StoredFile]) -> bool:
         """One node more was lost, which costs no attempt. Whether it was one too many.
 
         As many as there are attempts may be lost in a row before the checkpoint moves on; then the
-        stage itself may be what takes them down.
+        stage itself may be what takes them down. `files`: its checkpoint, and what was cut short.
         """
+        checkpoint = next((file for file in files if file.name == LAST), None)
         self.lost = self.lost + 1 if checkpoint == self._checkpoint else 1
         self._checkpoint = checkpoint
         return self.lost > self.most
@@ -77,6 +80,12 @@ async def attend(
         except OSError:
             refused = True
     return stuck
+
+
+async def tidy_up(stage: Stage, store: StageStore) -> None:
+    """Of a finished stage: whoever made it may have died before it had done so."""
+    if stage.kind in TRAINED:
+        await asked(store.clean, stage.identity)
 
 
 async def asked(question: Callable[..., T], *arguments: Any) -> T:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -19,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from cluster.run_contents import (
     ENDED,
     Contents,
+    Run,
     as_metrics,
     as_parameters,
     as_tags,
@@ -31,19 +31,6 @@ SWEEP_ID = "sweep_id"  # the tag that tells sweeps of one name apart
 PAGE = 1000  # runs that are read with one request
 LEADERBOARD, STAGES = "leaderboard", "stages"  # views of the runs table
 UNUSABLE = (MlflowException, SQLAlchemyError, OSError)  # requests' errors are OSErrors
-
-
-@dataclass(kw_only=True)
-class Run:
-    """What MLflow holds of one run."""
-
-    run_id: str
-    name: str
-    status: str
-    tags: dict[str, str]
-    parameters: dict[str, str]
-    metrics: dict[str, float]  # the latest value of each
-    whole: bool = True  # tags, parameters and metrics are all there, not only what finds the run
 
 
 class MlflowRuns:

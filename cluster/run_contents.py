@@ -57,6 +57,19 @@ class Contents:
         )
 
 
+@dataclass(kw_only=True)
+class Run:
+    """What MLflow holds of one run."""
+
+    run_id: str
+    name: str
+    status: str
+    tags: dict[str, str]
+    parameters: dict[str, str]
+    metrics: dict[str, float]  # the latest value of each
+    whole: bool = True  # tags, parameters and metrics are all there, not only what finds the run
+
+
 def of_trial(
     number: int,
     state: str,

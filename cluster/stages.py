@@ -13,7 +13,7 @@ from typing import Any
 
 import ray
 
-from cluster.attempts import Attempts, asked, attend
+from cluster.attempts import Attempts, asked, attend, tidy_up
 from cluster.gangs import Place, Workers, give_back_earlier_groups
 from cluster.resources import Nodes, Resources, is_gone, nodes_going, shapes_of, what_is_short
 from cluster.room import Room
@@ -29,10 +29,9 @@ from cluster.stage_runs import (
 )
 from cluster.trunk_lines import TrunkLines
 from cluster.vital_signs import HangLimits, Process, Watch
-from trainables.checkpoint import last_checkpoint
 from trainables.config import Execution
 from trainables.intermediate_probes import IntermediateProbes
-from trainables.stage import TRAINED, Stage, executed_as
+from trainables.stage import Stage, executed_as
 from trainables.stage_store import Record, StageStore
 from trainables.storage.lease import Lease
 
@@ -157,7 +156,7 @@ class Stages:
         try:
             record = await self._record(stage)
             if record is not None:
-                await self._clean(stage)
+                await tidy_up(stage, self._store)
                 self._tell(stage, "reused")
                 return record
             execution = self._executions[executed_as(stage.kind)]
@@ -229,7 +228,7 @@ class Stages:
             error = await self._attempt(stage, execution, place, lease)
             record = await self._record(stage)
             if record is not None:
-                await self._clean(stage)
+                await tidy_up(stage, self._store)
                 self._tell(stage, "finished", record=asdict(record))
                 return record
             if error is None and not signs.told_to_leave:
@@ -242,8 +241,7 @@ class Stages:
             elsewhere = bool(nodes & self._watch.going) or never_placed(error)
             if not elsewhere and (lost_its_node(error) or await is_gone(nodes)):
                 elsewhere = True
-                checkpoint = self._store.checkpoint(stage.identity)
-                if attempts.lose_node(await asked(last_checkpoint, checkpoint)):
+                if attempts.lose_node(await asked(self._store.checkpoint(stage.identity).listed)):
                     lost = f"its node was lost {attempts.lost} times at the same checkpoint"
                     raise self._failure(stage, f"{lost}; {reason}")
             if elsewhere:
@@ -287,11 +285,6 @@ class Stages:
             return await asked(self._store.finished, stage.identity)
         except ValueError as error:
             raise self._failure(stage, str(error)) from None
-
-    async def _clean(self, stage: Stage) -> None:
-        """Of a finished stage: whoever made it may have died before it had tidied up."""
-        if stage.kind in TRAINED:
-            await asked(self._store.clean, stage.identity)
 
     def _failure(self, stage: Stage, reason: str) -> StageFailed:
         self._tell(stage, "failed", reason=reason)

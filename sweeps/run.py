@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,6 @@ from typing import Any
 from rich.console import Console
 
 from cluster.tracking import AWAY_SECONDS, Tracker
-from search_spaces.simplex_parameter import SimplexParameter
-from search_spaces.space import Space
 from sweeps.checks import check_storage
 from sweeps.only_one import only_one
 from sweeps.planning.plan_lines import plan_lines
@@ -22,7 +20,6 @@ from sweeps.planning.trunk_states import give_up_states
 from sweeps.prepare import Prepared, prepare
 from sweeps.records import write_json, write_sweep
 from sweeps.reporting.bias_report import terminal_lines
-from sweeps.reporting.bias_summary import bias_metrics
 from sweeps.reporting.curves import curve_stages
 from sweeps.reporting.live_report import LiveReport
 from sweeps.reporting.report import write_report, write_weights
@@ -30,6 +27,7 @@ from sweeps.reporting.summary import make_summary, report_stages
 from sweeps.storage_use import added_lines, check_fits, storage_use, use_lines
 from sweeps.sweep import Sweep
 from sweeps.watching.heartbeat import Heartbeat
+from sweeps.watching.sweep_run import answer, metrics_of, start_tracker
 from sweeps.watching.terminal import Terminal, print_leaderboard
 from sweeps.watching.usage import counted, read_usage
 from sweeps.watching.watch import Watch
@@ -57,7 +55,7 @@ def run_sweep(
         prepared.search.before_writing = check_alone
         write_sweep(sweep.folder, prepared.resolved)  # before MLflow hears of its id
         try:
-            tracker = _start_tracker(prepared)
+            tracker = start_tracker(prepared)
         except ValueError:
             if not prepared.search.records:  # it has not begun
                 sweep.folder.delete(["sweep.json"])
@@ -226,8 +224,8 @@ def _write_answer(prepared: Prepared, tracker: Tracker) -> dict[str, Any]:
         write_json(Folder(made), "summary.json", summary)
         # The summary comes last: where it is, the answer is whole.
         files = [*_put(prepared.sweep, [*weights, Path(made, "summary.json")]), *report]
-    answer = [_answer(summary), "Planned at its last start:", *plan_lines(prepared.plan)]
-    tracker.finish("\n\n".join(answer), _metrics(summary), files)
+    said = [answer(summary), "Planned at its last start:", *plan_lines(prepared.plan)]
+    tracker.finish("\n\n".join(said), metrics_of(summary), files)
     return summary
 
 
@@ -251,55 +249,3 @@ def _put(sweep: Sweep, files: list[Path]) -> list[Path]:
         for file in files:
             folder.write(file.name, file.read_bytes())
     return [Path(on_disk.url, file.name) for file in files]
-
-
-def _answer(summary: Mapping[str, Any]) -> str:
-    """The parent run's description once the sweep is over, Markdown."""
-    best = summary["recommended"]
-    if best is None:
-        return f"**{summary['question']}**\n\nNo trial was completed."
-    return (
-        f"**{summary['question']}**\n\nRecommended: trial {best['trial']}, {best['name']}; score "
-        f"{best['score']:.1%} on the selection split. The report, its plots and the weights are "
-        "among the artifacts."
-    )
-
-
-def _metrics(summary: Mapping[str, Any]) -> dict[str, float]:
-    best = summary["recommended"]
-    metrics = {f"trials/{state}": count for state, count in summary["counts"].items()}
-    metrics |= {f"cost/{name}": value for name, value in summary["cost"].items()}
-    metrics |= bias_metrics(summary)
-    if best is not None:
-        metrics["best/score"] = best["score"]
-        if best["report"]:
-            metrics["best/report_score"] = best["report"]["score"]
-    return metrics
-
-
-def _start_tracker(prepared: Prepared) -> Tracker:
-    sweep, resolved = prepared.sweep, prepared.resolved
-    uri, artifacts = sweep.tracking_uri, None
-    if uri is None:
-        uri, artifacts = f"sqlite:///{sweep.disk}/mlflow.db", str(sweep.disk / "mlartifacts")
-    tracker = Tracker(uri, sweep.settings.name, resolved["id"], artifacts)
-    tags = {f"data.{name}": value for name, value in resolved["data"].items()}
-    tags["allow_real_humans"] = str(sweep.settings.allow_real_humans).lower()
-    tracker.start(
-        resolved,
-        "\n\n".join([f"**{sweep.settings.question}**", *plan_lines(prepared.plan)]),
-        tags,
-        datasets=sweep.settings.trial.downstream,
-        varied=_varied(prepared.space),
-        must_answer=not prepared.search.records,  # a mistake in the address shows at the start
-    )
-    return tracker
-
-
-def _varied(space: Space) -> list[str]:
-    """The dotted keys of what is searched, as a trial's parameters name them."""
-    keys = []
-    for path, parameter in space.parameters.items():
-        sources = parameter.over if isinstance(parameter, SimplexParameter) else ()
-        keys += [f"{path}.{source}" for source in sources] or [path]
-    return keys

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from trainables.storage.files import StoredFile
 from trainables.storage.folder import Folder
 
 LAST = "last.pt"
@@ -19,11 +18,6 @@ def save_checkpoint(folder: Folder, state: dict[str, Any]) -> None:
     content = io.BytesIO()
     torch.save(state, content)
     folder.write(LAST, content.getbuffer())
-
-
-def last_checkpoint(folder: Folder) -> StoredFile | None:
-    """Its size and time tell one checkpoint from the next; None where there is none."""
-    return next((file for file in folder.listed() if file.name == LAST), None)
 
 
 def delete_unfinished(folder: Folder) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from sweeps import run
 from sweeps.prepare import Prepared, prepare
 from sweeps.records import read_sweep, write_sweep
 from sweeps.sweep import Sweep
+from sweeps.watching import sweep_run
 from tests.toy import STOPPING, toy_data, write_toy_sweep
 
 UNUSED = "  unused: {clips: $UNSET_VARIABLE/train.csv, root: nowhere, humans: none}\n"
@@ -76,10 +78,22 @@ def test_a_sweep_whose_mlflow_refuses_has_not_begun(
 
     monkeypatch.setattr(run, "prepare", lambda *_, **__: ready)
     monkeypatch.setattr(run, "_print_prepared", lambda *_: None)
-    monkeypatch.setattr(run, "_start_tracker", refuse)
+    monkeypatch.setattr(run, "start_tracker", refuse)
     with pytest.raises(ValueError, match="MLflow cannot be used"):
         run.run_sweep(ready.sweep, Console(file=io.StringIO()))
     assert read_sweep(ready.sweep.folder) is None
+
+
+def test_mlflow_says_from_the_start_where_the_report_grows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready, _ = prepared(tmp_path, UNUSED)
+    told: list[str] = []
+    start = SimpleNamespace(start=lambda _, description, *__, **___: told.append(description))
+    monkeypatch.setattr(sweep_run, "Tracker", lambda *_: start)
+    sweep_run.start_tracker(ready)
+    (description,) = told
+    assert f"{ready.sweep.folder}/report.html" in description
 
 
 def test_a_point_that_is_scored_elsewhere_is_refused(tmp_path: Path) -> None:
