@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from statistics import median
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from sweeps.planning.stage_facts import batch_size, stage_clips
 from sweeps.sweep import ExecutionSettings
@@ -23,9 +23,13 @@ from trainables.trial import trial_stages
 FLOPS_UNKNOWN_SPEED = 1e12  # FLOP/s where nothing is known: then only ratios mean anything
 
 
+# 0 s of a kind whose time does not go by clips (a probe's fit), while none was timed.
+NOT_COUNTED: Final = "never timed, not counted"
+
+
 class Price(NamedTuple):
     seconds: float  # of one device
-    basis: Literal["timed", "given", "by FLOPs"]
+    basis: Literal["timed", "given", "by FLOPs", "never timed, not counted"]
 
 
 class Timed(NamedTuple):
@@ -123,7 +127,8 @@ class StageCosts:
         clips = self.clips(stage) if clips is None else clips
         key, entry = rate_key(stage.kind, stage.settings), executed_as(stage.kind)
         if not clips:
-            return Price(self._fixed.get(stage.kind, 0.0), "timed")
+            seconds = self._fixed.get(stage.kind)
+            return Price(0.0, NOT_COUNTED) if seconds is None else Price(seconds, "timed")
         if key in self._rates:
             return Price(self._rates[key] * clips, "timed")
         if entry in self._given:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sweeps.planning.costs import priced
+from sweeps.planning.costs import NOT_COUNTED, priced
 from sweeps.planning.plan import Plan, PlannedStage, money_of, total_seconds
 from trainables.models import flops
 from trainables.stage import TRUNKS
@@ -43,10 +43,11 @@ def plan_lines(plan: Plan) -> list[str]:
 
 def price(plan: Plan) -> str | None:
     """What the known trials still cost, as far as that is known, and how it is."""
-    missing = [planned for planned in plan.missing if planned.clips]
+    missing = plan.missing
     if not missing:
         return None
-    known = [planned.price for planned in missing if planned.price is not None]
+    prices = [planned.price for planned in missing if planned.price is not None]
+    known = [each for each in prices if each.basis != NOT_COUNTED]
     kinds: dict[str, set[str]] = {}
     for planned in missing:
         basis = "not timed yet" if planned.price is None else planned.price.basis
@@ -55,7 +56,8 @@ def price(plan: Plan) -> str | None:
     parts = [f"about {spent} of device time"] if known else []
     parts += [f"{' and '.join(sorted(of))} {basis}" for basis, of in sorted(kinds.items())]
     clips = sum(planned.clips for planned in missing)
-    return f"To do for the known trials: {clips:,} clips; {'; '.join(parts)}."
+    what = "the known trials" if plan.known_trials else "the scene bias"
+    return f"To do for {what}: {clips:,} clips; {'; '.join(parts)}."
 
 
 def _saved(plan: Plan) -> str | None:

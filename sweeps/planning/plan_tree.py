@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
-from sweeps.planning.costs import duration, priced
+from sweeps.planning.costs import NOT_COUNTED, duration, priced
 from sweeps.planning.forecast import Forecast
 from sweeps.planning.plan import Plan, PlannedStage, money_of, total_seconds
 from sweeps.planning.plan_lines import Total, plan_lines, with_and_without
@@ -104,6 +104,10 @@ def print_time(forecast: Forecast, console: Console, devices: Sequence[int]) -> 
             _time(forecast.makespan(count, concurrent=None)),
         )
     console.print(table)
+    prices = [(each.stage.kind, each.price) for each in forecast.plan.missing]
+    if lacking := sorted({kind for kind, price in prices if price and price.basis == NOT_COUNTED}):
+        kinds = " and ".join(lacking)
+        console.print(f"Without {kinds} stages, of which none was timed here.", highlight=False)
     if (most := max(each.workers * each.devices for each in forecast.plan.missing)) > 1:
         console.print(f"The largest gang takes {most:g} devices.", highlight=False)
 

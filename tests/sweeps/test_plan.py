@@ -90,13 +90,30 @@ def test_what_is_finished_is_cached_and_what_is_not_is_priced_by_it(tmp_path: Pa
 
 def test_the_price_says_what_it_does_not_know(tmp_path: Path) -> None:
     assert plan_lines(plan_of(tmp_path, a={}))[-1] == (
-        "To do for the known trials: 36 clips; align and features and mae not timed yet."
+        "To do for the known trials: 36 clips; init and probe never timed, not counted; align and "
+        "features and mae not timed yet."
     )
     finish(trial_stages(toy_trial(), toy_data()).weights, StageStore(tmp_path))
     assert plan_lines(plan_of(tmp_path, a={"align__epochs": 4}))[-1] == (
         "To do for the known trials: 52 clips; about 5 s of device time; features and mae by "
-        "FLOPs; align timed."
+        "FLOPs; init and probe never timed, not counted; align timed."
     )
+
+
+def test_probes_that_were_never_timed_are_said_to_be_left_out_and_then_counted(
+    tmp_path: Path,
+) -> None:
+    given = {"clips_per_second": {"mae": 1.0, "align": 1.0, "tasks": 1.0}}
+    plan = make_plan({0: ("a", toy_trial())}, 0, toy_data(), costs_at(tmp_path, **given))
+    said = plan_lines(plan)[-1]
+    assert "about 36 s of device time" in said
+    assert "init and probe never timed, not counted" in said
+    other = trial_stages(toy_trial(seed=1), toy_data()).scored["low"]
+    finish(other, StageStore(tmp_path), seconds=20.0, clips=0)
+    plan = make_plan({0: ("a", toy_trial())}, 0, toy_data(), costs_at(tmp_path, **given))
+    said = plan_lines(plan)[-1]
+    assert "about 56 s of device time" in said
+    assert "init never timed, not counted; probe timed" in said
 
 
 def test_a_mix_that_changes_the_length_of_training_is_marked(tmp_path: Path) -> None:

@@ -84,6 +84,7 @@ def test_the_time_is_told_for_as_many_devices_as_asked_for(tmp_path: Path) -> No
     text = shown(tmp_path, trials, (3,), **GIVEN)
     cells = times(text)
     assert set(cells) == {"1", "3", "8", "64"}
+    assert "Without init and probe stages, of which none was timed here." in text
     assert cells["1"] == ["2 min", "2 min"]  # 92 s
     assert cells["3"][1] == "36 s"  # 8 + 16 + 8 + 4, all three side by side
     assert cells["64"] == ["56 s", "32 s"]  # two at a time, then the third: 32 + 16 + 8
