@@ -3,13 +3,14 @@
 Renders files like those of Kinetics (340 x 256, 10 s) as `prepare_dataset` leaves them, and trains
 on them by our loader and our step: stage 1 with 4 views of a clip, stage 2 with RandAugment, mixup
 and all else of PPMA's recipe (sweeps/ppma.yaml). The same loader by itself, and the same steps on
-one batch, say which of the two is waited for. Without PyAV the files are OpenCV's MPEG-4, which
-`prepare_dataset` would not make; without decord, too, nothing is measured. The result says so.
+one batch, say which of the two is waited for. They are read by PyAV as in ppma.yaml, by decord
+where it is not there. Then the files are OpenCV's MPEG-4, which `prepare_dataset` would not make,
+unless --videos has prepared ones; without decord, too, nothing is measured. The result says so.
 
     python benchmarks/fed_training.py                     vit_tiny on a CPU
     python benchmarks/fed_training.py --model vit_base --device cuda --precision bf16 --workers 15
 
-The last line is JSON.
+The last line is JSON; one with what there is so far comes after each kind of step.
 """
 
 from __future__ import annotations
@@ -84,14 +85,20 @@ def render(seed: int, folder: Path, seconds: int) -> None:
 def rendered(folder: Path, files: int, seconds: int, processes: int) -> Dataset:
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
         list(pool.map(partial(render, folder=folder, seconds=seconds), range(files)))
+    return dataset_of(folder)
+
+
+def dataset_of(folder: Path) -> Dataset:
+    """All mp4 files in it."""
+    paths = sorted(file.relative_to(folder) for file in folder.rglob("*.mp4"))
+    if not paths:
+        raise SystemExit(f"{folder} holds no .mp4 files")
     return Dataset(
         name="clips",
         root=folder,
         humans="none",
         classes=("a",),
-        clips=tuple(
-            Clip(path=f"{seed}.mp4", label=0, group="", split="train") for seed in range(files)
-        ),
+        clips=tuple(Clip(path=str(p), label=0, group="", split="train") for p in paths),
         frame_rate=None,
         content_hash="",
     )
@@ -139,7 +146,9 @@ def measured(
     first = next(batches)
     ours = Ours(kind, trial, first.to(device), device, scratch, arguments.compile)
 
-    def steps_on(some: Iterator[Batch], train: bool) -> list[float]:
+    prefetched = 2 * arguments.workers  # batches: they were loaded in somebody else's time
+
+    def steps_on(some: Iterator[Batch], train: bool, warm: int) -> list[float]:
         """Clips a second in each window. A step of training, or nothing, is done with a batch."""
         rates = []
         for window in range(WINDOWS + 1):
@@ -150,7 +159,7 @@ def measured(
                     ours.state.progress.step += 1
                 count += 1
                 enough = time.perf_counter() - began > arguments.seconds
-                if count >= WARM and (enough or not window):
+                if count >= (WARM if window else warm) and (enough or not window):
                     break
             ours.steps.wait()
             wait(device)
@@ -158,9 +167,9 @@ def measured(
                 rates.append(count * size / (time.perf_counter() - began))
         return rates
 
-    fed = steps_on(batches, True)
-    loaded = steps_on(batches, False)
-    steps = steps_on(iter(lambda: ours.batch, None), True)
+    fed = steps_on(batches, True, WARM + prefetched)
+    loaded = steps_on(batches, False, WARM + prefetched)
+    steps = steps_on(iter(lambda: ours.batch, None), True, WARM)
     product = MatrixProduct(arguments.precision, device)
     matrix = product.teraflops(steps_for(product.step, 0.5, device))
     flops = flops_a_clip(kind, trial)
@@ -169,15 +178,22 @@ def measured(
         "clips_per_second": spread(fed),
         "loader_alone": spread(loaded),
         "steps_alone": spread(steps),
+        "teraflops": spread([rate * flops / 1e12 for rate in fed]),
         "matrix_teraflops": float(f"{matrix:.4g}"),
         "share_of_matrix": spread([rate * flops / matrix / 1e12 for rate in fed]),
     }
 
 
 def reader_of() -> VideoReader | None:
-    if find_spec("decord"):
-        return "decord"
-    return "pyav" if find_spec("av") else None
+    if find_spec("av"):
+        return "pyav"
+    return "decord" if find_spec("decord") else None
+
+
+def files_of(arguments: argparse.Namespace) -> str:
+    if arguments.videos is not None:
+        return "given"
+    return "prepared" if find_spec("av") else "OpenCV's MPEG-4, for want of PyAV"
 
 
 def main() -> int:
@@ -192,25 +208,29 @@ def main() -> int:
         "compile": arguments.compile,
         "workers": arguments.workers,
         "reader": arguments.reader,
-        "files": "prepared" if find_spec("av") else "OpenCV's MPEG-4, for want of PyAV",
+        "files": files_of(arguments),
     }
     if arguments.reader is None:
         result["skipped"] = "neither decord nor PyAV is here to read videos with"
         print(f"fed_training: {result['skipped']}")
     else:
-        if not find_spec("av"):
-            print("fed_training: PyAV is not here, so the files are OpenCV's and not prepared ones")
+        print(f"fed_training: files {result['files']}, read by {arguments.reader}")
         trial = recipe(arguments.model, arguments.precision)
         with tempfile.TemporaryDirectory() as folder:
             scratch = Path(folder)
-            videos = scratch / "videos"
-            videos.mkdir()
-            processes = max(1, arguments.workers)
-            data = rendered(videos, arguments.files, arguments.file_seconds, processes)
-            for kind in KINDS:
+            if arguments.videos is not None:
+                data = dataset_of(arguments.videos)
+            else:
+                videos = scratch / "videos"
+                videos.mkdir()
+                processes = max(1, arguments.workers)
+                data = rendered(videos, arguments.files, arguments.file_seconds, processes)
+            for number, kind in enumerate(KINDS, start=1):
                 result[kind] = measured(kind, trial, data, arguments, scratch)
                 row = {key: result[kind][key]["median"] for key in RATES}
                 print(f"{kind}: clips/s " + ", ".join(f"{k} {v:.1f}" for k, v in row.items()))
+                if unfinished := KINDS[number:]:  # whoever is cut short has this much
+                    print(json.dumps({**result, "unfinished": unfinished}), flush=True)
     print(json.dumps(result))
     return 0
 
@@ -224,6 +244,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--compile", action="store_true", help="the model by torch.compile")
     parser.add_argument("--workers", type=int, default=0, help="of the loader (default: none)")
+    parser.add_argument("--videos", type=Path, help="a folder of prepared mp4 files: none rendered")
     parser.add_argument("--files", type=int, default=4)
     parser.add_argument("--file-seconds", type=int, default=4, help="length of each")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each of five windows")

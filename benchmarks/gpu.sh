@@ -5,9 +5,11 @@
 #   benchmarks/gpu.sh --cpu-rehearsal  the same at tiny sizes on the CPU; so without a GPU, too
 #
 # Checks our steps against float32 and plain PyTorch, measures them, then with the loader in front,
-# then features and probes, then the steps under torch.compile; a table comes last. Needs PyTorch,
-# timm, and decord or PyAV; no Ray, no MLflow. The few small packages that it lacks beside these are
-# put into a folder of their own: from WHEELS=FOLDER, else by pip from its index.
+# then features and probes, then steps and loader under torch.compile; a table comes last, with what
+# each part had measured when its time was up. Needs PyTorch, timm, and PyAV (which PPMA reads by)
+# or decord; no Ray, no MLflow. The few small packages that it lacks beside these are put into a
+# folder of their own: from WHEELS=FOLDER, else by pip from its index.
+# VIDEOS=FOLDER: clips that prepare_dataset made elsewhere; without PyAV none can be made here.
 # PYTHON is the interpreter, LOGS=FOLDER keeps what each part printed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -53,7 +55,7 @@ if ((cuda)); then
   on=(--model vit_base --device cuda --precision bf16)
   steps=(--repeats 5 --seconds 1.5)
   compiled=(--repeats 5 --seconds 1 --no-peak --kinds mae align)
-  fed=(--workers "$(($(nproc) > 2 ? $(nproc) - 1 : 1))" --files 48 --file-seconds 10 --seconds 3)
+  fed=(--workers "$(($(nproc) > 2 ? $(nproc) - 1 : 1))" --files 48 --file-seconds 10 --seconds 2)
   probe=(--clips 1024 --classes 101 --repeats 5)
 else
   echo "A rehearsal on the CPU at tiny sizes: its rates say nothing of a GPU."
@@ -63,8 +65,9 @@ else
   fed=(--files 2 --file-seconds 3 --seconds 0.2)
   probe=(--clips 64 --classes 4 --repeats 2)
 fi
+[[ -z "${VIDEOS:-}" ]] || fed+=(--videos "$VIDEOS")
 
-# part NAME SECONDS COMMAND...: what takes longer is cut short and left out of the table.
+# part NAME SECONDS COMMAND...: what takes longer is cut short; what it printed by then counts.
 part() {
   local name=$1 limit=$(($2 < LIMIT - SECONDS ? $2 : LIMIT - SECONDS)) status=0
   shift 2
@@ -82,10 +85,11 @@ part() {
   return "$status"
 }
 
-part steps 240 benchmarks/training_step.py "${on[@]}" "${steps[@]}" || {
+part steps 200 benchmarks/training_step.py "${on[@]}" "${steps[@]}" || {
   (($? == 124)) || exit 1 # whoever is not right need not be fast
 }
-part fed 120 benchmarks/fed_training.py "${on[@]}" "${fed[@]}" || true
-part probe 60 benchmarks/probe.py "${on[@]}" "${probe[@]}" || true
-part compiled 200 benchmarks/training_step.py "${on[@]}" "${compiled[@]}" --compile || true
+part fed 110 benchmarks/fed_training.py "${on[@]}" "${fed[@]}" || true
+part probe 50 benchmarks/probe.py "${on[@]}" "${probe[@]}" || true
+part compiled 150 benchmarks/training_step.py "${on[@]}" "${compiled[@]}" --compile || true
+part fed_compiled 130 benchmarks/fed_training.py "${on[@]}" "${fed[@]}" --compile || true
 "$PYTHON" benchmarks/gpu_table.py "$LOGS" "$SECONDS"
