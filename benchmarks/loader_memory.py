@@ -1,14 +1,15 @@
 """Memory of the loader while it reads 10,000 clips: this process and its loader processes.
 
 Files like those of Kinetics (340 x 256) but short, read again and again in 16 frames of 224 pixels
-as stage 1 reads them, and thrown away. Private memory (USS), so that what processes share counts
-once.
+as stage 1 reads them, and thrown away. Private memory (USS) counts once what processes share, as
+the memory through which batches come; resident memory (RSS) counts it in each.
 
     python benchmarks/loader_memory.py                              2 processes, some minutes
     python benchmarks/loader_memory.py --clips 1000 --workers 0 --reader pyav
 
-The last line is JSON. Growth: of the mean over the last quarter of the readings beyond that over
-the second; the first quarter fills what is kept of short clips.
+The last line is JSON: median, least and most of the readings in each quarter of the clips. Growth:
+of the median of the last quarter beyond that of the second; the first fills what is kept of short
+clips.
 """
 
 from __future__ import annotations
@@ -47,10 +48,19 @@ def render(path: Path, seed: int, seconds: int) -> None:
         container.mux(stream.encode(None))
 
 
-def private_mib() -> float:
-    """Of this process and its children."""
+def mib() -> dict[str, float]:
+    """Private and resident memory of this process and its children."""
     here = psutil.Process()
-    return sum(p.memory_full_info().uss for p in (here, *here.children(recursive=True))) / MIB
+    found = [p.memory_full_info() for p in (here, *here.children(recursive=True))]
+    return {name: sum(getattr(each, name) for each in found) / MIB for name in ("uss", "rss")}
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    return {
+        "median": round(statistics.median(values), 1),
+        "least": round(min(values), 1),
+        "most": round(max(values), 1),
+    }
 
 
 def main() -> int:
@@ -85,25 +95,26 @@ def main() -> int:
             second_views={},
             pin_memory=False,
         )
-        readings: list[float] = []
+        readings: list[dict[str, float]] = []
         began = time.monotonic()
         for step, _ in enumerate(batches, start=1):
             if step * READINGS // steps > (step - 1) * READINGS // steps:
-                readings.append(private_mib())
-                print(f"{step * stream.batch_size:6} clips  {readings[-1]:7.0f} MiB", flush=True)
+                readings.append(mib())
+                shown = ", ".join(f"{name} {value:7.0f}" for name, value in readings[-1].items())
+                print(f"{step * stream.batch_size:6} clips  MiB {shown}", flush=True)
     quarter = len(readings) // 4
-    settled, last = (statistics.mean(readings[q * quarter : (q + 1) * quarter]) for q in (1, 3))
-    result = {
+    result: dict[str, object] = {
         "benchmark": "loader_memory",
         "reader": arguments.reader,
         "workers": arguments.workers,
         "clips": stream.total,
         "seconds": round(time.monotonic() - began),
-        "mib_most": round(max(readings)),
-        "mib_settled": round(settled),
-        "mib_last_quarter": round(last),
-        "growth_mib": round(last - settled, 1),
     }
+    for name in ("uss", "rss"):
+        values = [reading[name] for reading in readings]
+        quarters = [spread(values[q * quarter : (q + 1) * quarter]) for q in range(4)]
+        result[f"{name}_mib_quarters"] = quarters
+        result[f"{name}_growth_mib"] = round(quarters[3]["median"] - quarters[1]["median"], 1)
     print(json.dumps(result))
     return 0
 

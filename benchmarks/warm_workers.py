@@ -4,7 +4,7 @@ The first starts a Ray Train run, the others find its workers warm: their ratio 
 workers saves. Seconds are the wall time of a stage, from the wish to its record, less what the
 stage itself took.
 
-    python benchmarks/warm_workers.py                  7 alignments of one step, one after another
+    python benchmarks/warm_workers.py                  5 times 7 alignments of one step
 
 The last line is JSON.
 """
@@ -44,13 +44,8 @@ SMALL = {
 }
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--stages", type=int, default=7)
-    arguments = parser.parse_args()
-    sweep = Sweep(ROOT / "sweeps" / "demo.yaml", SMALL)
+def beside_training(sweep: Sweep, count: int) -> list[float]:
+    """Seconds beside the training of `count` stages, one after another, in a new Ray."""
     world = sweep.settings.datasets.demo_world
     assert world is not None
     with tempfile.TemporaryDirectory() as folder, connected():
@@ -59,7 +54,7 @@ def main() -> int:
         )
         stages = StagesHandle(StageStore(Path(folder) / "stages"), data, sweep.settings.execution)
         beside = []
-        for seed in range(arguments.stages):
+        for seed in range(count):
             stage = trial_stages(sweep.trial_with({"seed": seed}, "seed"), data).weights
             ray.get([stages.want(needed, seed) for needed in stage.inputs.values()])
             began = time.monotonic()
@@ -67,16 +62,35 @@ def main() -> int:
             beside.append(time.monotonic() - began - record["cost"]["device_seconds"])
             print(f"stage {seed}: {beside[-1]:.2f} s beside its training", flush=True)
         stages.kill()
-    first, others = beside[0], sorted(beside[1:])
+    return beside
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--stages", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=5, help="each with a Ray of its own")
+    arguments = parser.parse_args()
+    sweep = Sweep(ROOT / "sweeps" / "demo.yaml", SMALL)
+    runs = [beside_training(sweep, arguments.stages) for _ in range(arguments.repeats)]
     result = {
         "benchmark": "warm_workers",
-        "first_seconds": round(first, 2),
-        "others_median_seconds": round(statistics.median(others), 2),
-        "others_seconds": [round(value, 2) for value in others],
-        "ratio": round(first / statistics.median(others), 1),
+        "repeats": arguments.repeats,
+        "first_seconds": spread([first for first, *_ in runs]),
+        "others_seconds": spread([value for _, *others in runs for value in others]),
+        "ratio": spread([first / statistics.median(others) for first, *others in runs]),
     }
     print(json.dumps(result))
     return 0
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    return {
+        "median": round(statistics.median(values), 2),
+        "least": round(min(values), 2),
+        "most": round(max(values), 2),
+    }
 
 
 if __name__ == "__main__":

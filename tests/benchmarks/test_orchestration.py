@@ -26,10 +26,19 @@ def test_the_stages_that_it_lists_are_whole(tmp_path: Path) -> None:
     assert storage_use(store, None).leftovers == 0
 
 
-def test_ours_is_told_beside_tunes_and_as_a_part_of_stocks() -> None:
-    took = {"ray": 0.5, "tune": 0.3, "stock": 8.0}
-    found = {part: {"seconds_per_trial_late": seconds} for part, seconds in took.items()}
-    assert compared(found) == {"ms_a_trial_beyond_tune": 200, "of_stock": 0.062}
+def test_ours_is_compared_with_tune_and_stock_over_trials_of_the_same_numbers() -> None:
+    took = {
+        "ray": {"10": 0.4, "20": 0.5, "1000": 0.7},
+        "tune": {"10": 0.3, "20": 0.3, "1000": 0.5},
+        "stock": {"10": 9.0, "20": 8.0},
+    }
+    found = {part: {"seconds_per_trial_at": seconds} for part, seconds in took.items()}
+    assert compared(found) == {
+        "tune_up_to_trial": 1000,
+        "ms_a_trial_beyond_tune": 200,
+        "stock_up_to_trial": 20,
+        "of_stock": 0.062,
+    }
     assert compared({"here": found["ray"]}) == {}
 
 
