@@ -54,8 +54,13 @@ def rows(results: dict[str, dict[str, Any]]) -> list[Row]:
 
 
 def row_of(name: str, measured: dict[str, Any]) -> Row:
-    names = ("clips_per_second", "teraflops", "share_of_matrix")
-    return Row(name, *(measured[key]["median"] for key in names), measured.get("peak_mb", math.nan))
+    return Row(
+        name,
+        rate=measured["clips_per_second"]["median"],
+        teraflops=measured["teraflops"]["median"],
+        share=measured["share_of_matrix"]["median"],
+        peak=measured.get("peak_mb", math.nan),
+    )
 
 
 def verdicts(results: dict[str, dict[str, Any]]) -> list[str]:

@@ -2,11 +2,13 @@
 
 All read the same windows and take the same crops of files like those of Kinetics: 340 x 256 pixels,
 10 s, H.264 with a key frame every 10 s; and of the same files after `prepare_dataset`. A clip is 16
-frames of 2.7 s, cropped to 224 pixels and normalised. Whoever gives another frame than decord is
-told of. Seconds are CPU seconds of one process, so that the load of a machine counts little.
+frames of 2.7 s, cropped to 224 pixels and normalised. Whoever gives another frame than a decoder
+that goes through the whole file from its start is told of. Seconds are CPU seconds of one process,
+so that the load of a machine counts little.
 
     python benchmarks/input_pipeline.py                    12 files, 5 rounds
     python benchmarks/input_pipeline.py --files 4 --rounds 1
+    python benchmarks/input_pipeline.py --data FOLDER      12 of the video files under it instead
 
 The others: a VideoMAE-style loader (decord's get_batch, PIL for each frame), the same on PyAV
 (seek, then every frame in turn), and on torchcodec where it is installed. The last line is JSON.
@@ -21,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import av
@@ -52,6 +55,7 @@ AUGMENT = AugmentSettings(
 )
 RECIPE = Recipe(short_side=256, gop=1, crf=20)
 PEER = "videomae_style"
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov")
 
 Decode = Callable[[Path, list[int]], np.ndarray]  # uint8 [T, H, W, 3]
 
@@ -69,7 +73,7 @@ def render(path: Path, seed: int) -> None:
 
 
 def dataset(folder: Path) -> Dataset:
-    files = sorted(folder.glob("*.mp4"))
+    files = sorted(folder.iterdir())
     return Dataset(
         name="clips",
         root=folder,
@@ -138,10 +142,18 @@ def view(data: Dataset, stream: Mixture, index: int) -> tuple[Path, list[int], n
     draw = stream.draw(index)
     position = np.random.default_rng(draw.clip_seed).random()
     reader = ClipReader(frames=CLIP.frames, seconds=CLIP.seconds, short_side=256, keep_bytes=0)
-    frames, _ = reader.window(RATE * SECONDS, RATE, position)
+    frames, _ = reader.window(*length_and_rate(data.root / data.clips[draw.clip].path), position)
     rng = np.random.default_rng(draw.seed)
     rng.random()
     return data.root / data.clips[draw.clip].path, frames, rng
+
+
+@cache
+def length_and_rate(path: Path) -> tuple[int, float]:
+    with av.open(str(path)) as container:
+        rate = container.streams.video[0].average_rate
+        assert rate is not None, f"{path} states no frame rate"
+        return sum(1 for _ in container.decode(video=0)), float(rate)
 
 
 def by_decord(path: Path, frames: list[int]) -> np.ndarray:
@@ -153,17 +165,22 @@ def by_decord(path: Path, frames: list[int]) -> np.ndarray:
 
 def by_pyav(path: Path, frames: list[int]) -> np.ndarray:
     found = {}
+    _, rate = length_and_rate(path)
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
-        container.seek(int(frames[0] / RATE / stream.time_base), stream=stream)
+        start, base = stream.start_time or 0, stream.time_base
+        assert base is not None
+        container.seek(start + int(frames[0] / rate / base), stream=stream)
         for frame in container.decode(stream):
-            number = round(float(frame.pts * stream.time_base) * RATE)
+            assert frame.pts is not None
+            number = round(float((frame.pts - start) * base) * rate)
             if number in frames:
                 found[number] = frame.to_ndarray(format="rgb24")
             if number >= frames[-1]:
                 break
-    return np.stack([found[number] for number in frames])
+    black = np.zeros_like(next(iter(found.values())))  # for one that it does not find
+    return np.stack([found.get(number, black) for number in frames])
 
 
 def by_torchcodec(path: Path, frames: list[int]) -> np.ndarray:
@@ -184,27 +201,52 @@ def decoders(path: Path) -> dict[str, Decode]:
     return found
 
 
+def from_its_start(path: Path) -> list[np.ndarray]:
+    """Every frame of the file, without a seek: what frame i is."""
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
 def wrong_frames(data: Dataset, stream: Mixture, decode: dict[str, Decode]) -> dict[str, int]:
-    """How many frames differ from those that decord reads one by one."""
+    """How many frames differ from those of a pass through the whole file."""
     wrong = dict.fromkeys([*decode, "ours_decord", "ours_pyav"], 0)
     for index in range(0, stream.total, stream.views_per_clip):
         path, frames, _ = view(data, stream, index)
         position = np.random.default_rng(stream.draw(index).clip_seed).random()
-        right = by_decord(path, frames)
-        reads = {name: read(path, frames) for name, read in decode.items()}
-        for name in ("decord", "pyav"):
+        every = from_its_start(path)
+        right = [every[number] for number in frames]
+        for name, read in decode.items():
+            wrong[name] += differing(read(path, frames), right)
+        readers: tuple[VideoReader, ...] = ("decord", "pyav")
+        for reader_name in readers:
             reader = ClipReader(
                 frames=CLIP.frames,
                 seconds=CLIP.seconds,
                 short_side=256,
                 keep_bytes=0,
-                video_reader=name,
+                video_reader=reader_name,
             )
-            reads[f"ours_{name}"] = reader.read(path, position, None)
-        for name, read in reads.items():
-            differs = (read != right).any(axis=(1, 2, 3))
-            wrong[name] += int(differs.sum())
+            shrunk = [reader.shrunk(frame) for frame in right]
+            wrong[f"ours_{reader_name}"] += differing(reader.read(path, position, None), shrunk)
     return wrong
+
+
+def differing(read: np.ndarray, right: list[np.ndarray]) -> int:
+    return int((read != np.stack(right)).any(axis=(1, 2, 3)).sum())
+
+
+def fill(folder: Path, arguments: argparse.Namespace) -> None:
+    """With rendered files, or with some of --data, evenly spread over it."""
+    if arguments.data is None:
+        for number in range(arguments.files):
+            render(folder / f"{number:03}.mp4", number)
+        return
+    found = sorted(file for file in arguments.data.rglob("*") if file.suffix in VIDEO_SUFFIXES)
+    if len(found) < arguments.files:
+        raise SystemExit(f"{arguments.data} holds {len(found)} video files; give fewer --files")
+    for number in range(arguments.files):
+        file = found[number * len(found) // arguments.files].resolve()
+        (folder / f"{number:03}{file.suffix}").symlink_to(file)
 
 
 def main() -> int:
@@ -213,16 +255,20 @@ def main() -> int:
     )
     parser.add_argument("--files", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--data", type=Path, help="a folder of real files, none are rendered")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
-    result: dict[str, object] = {"benchmark": "input_pipeline", "files": arguments.files}
+    result: dict[str, object] = {
+        "benchmark": "input_pipeline",
+        "data": "rendered" if arguments.data is None else arguments.data.name,
+        "files": arguments.files,
+    }
     with tempfile.TemporaryDirectory() as scratch:
         folders = {name: Path(scratch) / name for name in ("original", "prepared")}
         for folder in folders.values():
             folder.mkdir()
-        for number in range(arguments.files):
-            render(folders["original"] / f"{number}.mp4", number)
+        fill(folders["original"], arguments)
         began = time.process_time()
         for file in sorted(folders["original"].iterdir()):
             reencode(file, folders["prepared"] / file.name, RECIPE, None)
@@ -231,10 +277,13 @@ def main() -> int:
             name: sum(file.stat().st_size for file in folder.iterdir())
             for name, folder in folders.items()
         }
+        result["megabytes"] = {name: round(size / 1e6, 2) for name, size in sizes.items()}
         result["bytes_prepared_over_original"] = round(sizes["prepared"] / sizes["original"], 2)
-        decode = decoders(folders["original"] / "0.mp4")
+        decode = decoders(next(folders["original"].iterdir()))
         for name, folder in folders.items():
             data = dataset(folder)
+            for clip in data.clips:
+                length_and_rate(folder / clip.path)  # in nobody's time
             one, four = (mixture(data, arguments.files, views) for views in (1, 4))
             result[f"wrong_frames_{name}"] = wrong_frames(data, one, decode)
             runs: dict[str, Callable[[], int]] = {
@@ -276,8 +325,9 @@ def _measured(runs: dict[str, Callable[[], int]], rounds: int) -> dict[str, dict
 
 
 def _print(result: dict[str, object]) -> None:
-    for name in ("original", "prepared"):
-        print(f"\n{name} files            views/s/core   over {PEER} (least to most)")
+    for name, size in result["megabytes"].items():  # type: ignore[attr-defined]
+        print(f"\n{name} files: {size} MB, wrong frames {result[f'wrong_frames_{name}']}")
+        print(f"{name} files            views/s/core   over {PEER} (least to most)")
         for loader, row in result[name].items():  # type: ignore[attr-defined]
             print(
                 f"  {loader:26} {row['views_a_second']:8.1f}   {row['ratio']:5.2f} "

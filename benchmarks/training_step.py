@@ -287,15 +287,13 @@ def disagreement(
 @contextmanager
 def without_tf32() -> Iterator[None]:
     """Float32 is float32: by default cuDNN's convolutions, the peer's Conv3d, have 10 bits."""
-    backends = (torch.backends.cudnn, torch.backends.cuda.matmul)
-    before = [backend.allow_tf32 for backend in backends]
+    convolutions, products = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     try:
-        for backend in backends:
-            backend.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
         yield
     finally:
-        for backend, allowed in zip(backends, before, strict=True):
-            backend.allow_tf32 = allowed
+        torch.backends.cudnn.allow_tf32 = convolutions
+        torch.backends.cuda.matmul.allow_tf32 = products
 
 
 def drift(kind: str, model: str, device: torch.device, scratch: Path, compiled: bool) -> float:
