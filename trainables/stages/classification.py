@@ -67,7 +67,10 @@ class Classification(nn.Module):
 def classified(
     model: Classifier, source: int, batches: Iterator[Batch], device: torch.device
 ) -> Iterator[tuple[Batch, Tensor]]:
-    """Each batch, of the `source`-th source, and whether its clips come out right, bool [B]."""
+    """Each batch, of the `source`-th source, and whether its clips come out right, bool [B].
+
+    In float32 whatever the training's precision: what a score was measured in is in no identity.
+    """
     model.eval()
     with torch.inference_mode():
         for batch in batches:
