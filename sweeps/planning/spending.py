@@ -94,6 +94,19 @@ class Spending:
         room = self._room()
         return math.isinf(room) or (room > 0 and self.left([values])[0] <= room)
 
+    def too_dear(self, trials: Mapping[str, Mapping[str, Any]]) -> str | None:
+        """Those of `trials` (name -> values) that the budget has no room for, in words; None where
+        it has for all. They are passed over, not put down: with a larger budget they run."""
+        dear = {name: each for name, each in trials.items() if not self.affords(each)}
+        if self.budget_seconds is None or not dear:
+            return None
+        seconds = zip(dear, self.left(dear.values()), strict=True)
+        names = ", ".join(f"{name!r} (about {duration(takes)})" for name, takes in seconds)
+        return (
+            f"The budget has no room for {names}: passed over for trials that cost less. Raise "
+            "search.budget.gpu_hours, and search.trials if all of these have begun."
+        )
+
     def trials_left(self, of_trials: int) -> int:
         """Of `of_trials` that have not begun, how many the budget has room for, about.
 

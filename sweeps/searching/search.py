@@ -14,7 +14,6 @@ from typing import Any
 from cluster.study import Assignment, RungPoint
 from search_spaces.space import Space
 from search_spaces.study import Observation, Study
-from sweeps.planning.costs import duration
 from sweeps.planning.spending import Spending
 from sweeps.planning.stage_facts import excess_repetition
 from sweeps.records import Origin, TrialRecord, read_records, write_record
@@ -103,24 +102,10 @@ class Search:
             return self.spending.summary(self.records)
 
     def too_dear(self) -> str | None:
-        """The given trials that the budget has no room for, in words; None where it has for all.
-
-        They are passed over, not put down: with a larger budget they run.
-        """
+        """See `Spending.too_dear`, of the given trials that have not begun."""
         with self._lock:
             self.spending.refresh(self.records)
-            dear = [each for each in self._to_come() if not self.spending.affords(each.values)]
-            if self.spending.budget_seconds is None or not dear:
-                return None
-            seconds = self.spending.left([each.values for each in dear])
-            priced = ", ".join(
-                f"{each.name!r} (about {duration(takes)})"
-                for each, takes in zip(dear, seconds, strict=True)
-            )
-            return (
-                f"The budget has no room for {priced}: passed over for trials that cost "
-                "less. Raise search.budget.gpu_hours, and search.trials if all of these have begun."
-            )
+            return self.spending.too_dear({e.name: e.values for e in self._to_come()})
 
     def storage(self) -> dict[str, int] | None:
         """See `StorageRoom.summary`."""
@@ -264,15 +249,14 @@ class Search:
         name: str | None = None
         origin: Origin
         self.spending.refresh(self.records)
+        fits = self.spending.trials_left(left)
         payable = (each for each in self._to_come() if self.spending.affords(each.values))
         if given := next(payable, None):
             name, origin, values = given.name, given.origin, given.values
             params = self._study.add(self._view.at_space(values)).params
         elif self.given_only:
             return None
-        elif (
-            own := self.proposals.next(self.records, self.spending.trials_left(left))
-        ) and self.spending.affords(own[1]):
+        elif (own := self.proposals.next(self.records, fits)) and self.spending.affords(own[1]):
             origin, values = own
             params = self._study.add(self._view.at_space(values)).params
         else:
@@ -285,12 +269,7 @@ class Search:
             origin, values = "suggested", suggestion.values
             params = suggestion.params
         record = TrialRecord(
-            number=number,
-            name=name,
-            origin=origin,
-            values=values,
-            params=params,
-            state="waiting",
+            number=number, name=name, origin=origin, values=values, params=params, state="waiting"
         )
         self.records.append(record)
         return record
