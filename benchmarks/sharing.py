@@ -98,6 +98,7 @@ def changes(folder: Path, clips_per_epoch: int) -> dict[str, Any]:
         "search.baselines": False,
         "search.points": [],
         "search.law": None,
+        "bias": None,  # nobody else measures it
     }
 
 
