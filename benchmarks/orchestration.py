@@ -121,14 +121,14 @@ class Marks:
     """When trials ended, and what the process had used by then."""
 
     def __init__(self) -> None:
-        self._process = psutil.Process()
         self._marks = [self._now()]
 
     def ended(self) -> None:
         self._marks.append(self._now())
 
     def _now(self) -> tuple[float, float, int]:
-        return time.monotonic(), time.process_time(), self._process.memory_info().rss
+        # No process is kept: it cannot be pickled, and Tune pickles whoever has these.
+        return time.monotonic(), time.process_time(), psutil.Process().memory_info().rss
 
     def figures(self) -> dict[str, Any]:
         """Over all trials, and over the later half of those up to each of AT."""

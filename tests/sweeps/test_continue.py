@@ -107,6 +107,7 @@ def test_a_worker_a_driver_and_the_entry_process_killed_on_a_cluster_of_nodes_ch
         cluster.shut_down()
 
 
+@pytest.mark.slow
 def test_with_two_at_a_time_a_killed_sweep_keeps_each_trials_settings_and_score(
     uninterrupted: Path, tmp_path: Path
 ) -> None:
