@@ -30,14 +30,7 @@ def claimed(
         ValueError: it holds clips of other settings, or of nobody knows which, or another process
             is at work in it.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / f".{name}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"{out / name}: another process is at work in it; wait, or give another folder"
-            ) from None
+    with locked(out / f".{name}.lock", out / name):
         told = out / f"{name}.json"
         now = {"version": version, "source": source, **settings}
         if told.exists():
@@ -64,4 +57,22 @@ def claimed(
         for folder in folders:
             for unfinished in folder.rglob(".*.tmp"):
                 unfinished.unlink()
+        yield
+
+
+@contextmanager
+def locked(file: Path, what: Path) -> Iterator[None]:
+    """The lock `file`, made here, for this process; a killed one gives it back.
+
+    Raises:
+        ValueError: another process has it; `what` is named.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"{what}: another process is at work in it; wait, or give another folder"
+            ) from None
         yield

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import string
 import sys
 from collections import Counter
 from dataclasses import asdict
@@ -22,6 +23,7 @@ import cv2
 from rich.console import Console
 from rich.markup import escape
 
+from trainables.data.claims import locked
 from trainables.data.clip_jobs import in_processes, with_progress
 from trainables.data.command_line import exit_status
 from trainables.data.human_removal.clip_files import (
@@ -58,12 +60,23 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace, console: Console) -> int:
-    into: Path = arguments.into
     rows = _rows(arguments)
     jobs = [_job(row.path, arguments) for row in rows]
     if arguments.frame_rate is None and any(job.source.is_dir() for job in jobs):
         raise ValueError(f"{arguments.source} has folders of frames; give their --frame-rate")
     settings = _settings(arguments)
+    with locked(arguments.into / ".lock", arguments.into):
+        return _remove(rows, jobs, settings, arguments, console)
+
+
+def _remove(
+    rows: list[Row],
+    jobs: list[Job],
+    settings: RemovalSettings,
+    arguments: argparse.Namespace,
+    console: Console,
+) -> int:
+    into: Path = arguments.into
     _keep_settings(into, settings, arguments)
     waiting = [job for job in jobs if not is_there(job)]
     if len(waiting) < len(jobs):
@@ -120,6 +133,7 @@ def _tell(
 def _rows(arguments: argparse.Namespace) -> list[Row]:
     """The clips to do. Raises ValueError where there are none, or OUT lies in IN."""
     source, into = arguments.source, arguments.into
+    _check_pattern(arguments.masks)
     if not source.is_dir():
         raise ValueError(f"{source} is not a folder; give the folder in which the videos lie")
     if into.resolve().is_relative_to(source.resolve()):
@@ -138,6 +152,21 @@ def _rows(arguments: argparse.Namespace) -> list[Row]:
     return [
         Row(path, folder or "clip", "", "") for path, folder in zip(paths, folders, strict=True)
     ]
+
+
+def _check_pattern(masks: str | None) -> None:
+    """Raises ValueError where not every clip would have masks of its own by it."""
+    if masks is None:
+        return
+    try:
+        fields = {field for _, field, _, _ in string.Formatter().parse(masks)} - {None}
+    except ValueError as error:
+        raise ValueError(f"--masks {masks} cannot be read: {error}") from None
+    if not fields or not fields <= {"path", "parent"}:
+        raise ValueError(
+            f"--masks {masks} must name each clip's folder by {{path}} (the clip without its "
+            "suffix) or {parent} (the folder it lies in), and by nothing else in braces"
+        )
 
 
 def _job(path: str, arguments: argparse.Namespace) -> Job:
@@ -160,7 +189,7 @@ def _settings(arguments: argparse.Namespace) -> RemovalSettings:
         from trainables.data.human_removal.mask_rcnn import load_mask_rcnn  # and torch
 
         load_mask_rcnn(arguments.weights)
-        detector, masks_from = "mask_rcnn", f"mask_rcnn {sha256_of(arguments.weights)[:16]}"
+        detector = masks_from = f"mask_rcnn {sha256_of(arguments.weights)[:16]}"
     else:
         hog_detector()
     if arguments.masks is not None:

@@ -14,7 +14,7 @@ CODE_VERSION = 1
 class RemovalSettings:
     masks_from: str  # "detector", "mask_rcnn sha256:..." or "files"
     all_that_moves: bool  # the detector's masks: what moves before a still camera is a person
-    detector: str  # of the leak check: "hog" or "mask_rcnn"
+    detector: str  # of the leak check: "hog" or "mask_rcnn sha256:..."
     dilation: int  # times that a 3x3 cross is applied; HAT's is 4
     soft_edge: int  # pixels at a hole's rim over which it is faded in
     max_leak: float  # share of a clip's frames with a person found in the result

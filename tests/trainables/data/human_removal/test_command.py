@@ -25,6 +25,7 @@ from tests.trainables.data.human_removal.walker import (
     write_lossless,
 )
 from trainables.data.catalog import load_catalog
+from trainables.data.claims import locked
 from trainables.data.clips import read_clip
 from trainables.data.files import check_files
 from trainables.data.human_removal.__main__ import main
@@ -207,6 +208,26 @@ def test_the_command_makes_a_dataset_that_a_sweep_can_read(
     assert all(file.stat().st_mtime_ns == written for file, written in times.items())
     assert main([*arguments, "--crf", "16"]) == 2
     assert "crf 0, now 16" in capsys.readouterr().out
+
+
+def test_a_second_command_on_the_same_folder_is_refused_while_the_first_is_at_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = write_source(tmp_path, clips=1)
+    with locked(tmp_path / "out" / ".lock", tmp_path / "out"):
+        assert main([*arguments, "--workers", "1"]) == 2
+    assert "another process is at work in it" in capsys.readouterr().out
+    assert not (tmp_path / "out" / "settings.json").exists()
+
+
+@pytest.mark.parametrize("pattern", ["masks/all", "masks/{clip}", "masks/{", "masks/{}"])
+def test_a_pattern_that_does_not_name_each_clips_masks_is_refused(
+    pattern: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = str(tmp_path / "in"), str(tmp_path / "out")
+    write_source(tmp_path, clips=1)
+    assert main([source, out, "--masks", pattern]) == 2
+    assert "--masks" in capsys.readouterr().out
 
 
 def test_other_masks_are_another_dataset_and_what_was_refused_is_tried_again(
