@@ -43,7 +43,7 @@ class Plan:
     known_trials: dict[int, str]
     to_suggest: int  # trials that the sampler will add
     trial_clips: int  # of the longest known trial, if it were alone
-    alone_clips: int  # of all known trials, each alone
+    alone_clips: int  # of all known trials, each alone, and of what no trial asks for
     alone_seconds: float | None  # likewise; None where some stage's time is not known
     alone_money: float | None  # likewise; None without a price of a device
     not_neutral: list[int]  # trials whose mix changes the length of training
@@ -71,6 +71,7 @@ def make_plan(
     """
     stages: dict[str, PlannedStage] = {}
     alone: dict[int, int] = {}
+    once = 0  # clips that no trial asks for: the same with and without sharing
     prices: list[Price | None] = []
     money: list[float | None] = []
     ends: list[Stage] = []
@@ -92,6 +93,9 @@ def make_plan(
     for stage in of_no_trial:
         stages[stage.identity] = _planned(stage, data, costs)
         ends.append(stage)
+        once += costs.clips_alone(stage)
+        prices.append(costs.alone(stage))
+        money.append(costs.money(stage, prices[-1]))
     for stage in costs.missing(ends):
         stages[stage.identity].needed = True
     _follow_shorter(stages, costs)
@@ -100,7 +104,7 @@ def make_plan(
         known_trials={number: name for number, (name, _) in trials.items()},
         to_suggest=to_suggest,
         trial_clips=max(alone.values(), default=0),
-        alone_clips=sum(alone.values()),
+        alone_clips=sum(alone.values()) + once,
         alone_seconds=total_seconds(prices),
         alone_money=_sum_of_known(money),
         not_neutral=[

@@ -288,6 +288,8 @@ def test_bias_is_in_the_plan_with_its_clips_and_price(tmp_path: Path) -> None:
     assert "3 stages" in line and "32 clips" in line and "to do" in line and "trial" not in line
     lines = "\n".join(plan_lines(plan))
     assert f"stand on {len(plan.stages)} stages (without sharing: {len(plan.stages)})" in lines
+    assert plan.alone_clips == sum(each.clips for each in plan.stages)
+    assert "if each trial were alone" not in lines
 
 
 def test_what_was_measured_is_done_in_the_plan_and_measured_for_all_sweeps(tmp_path: Path) -> None:
