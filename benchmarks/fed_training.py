@@ -35,13 +35,13 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.moving_scene import HEIGHT, RATE, WIDTH, scene  # noqa: E402
+from benchmarks.spread import spread  # noqa: E402
 from benchmarks.training_step import (  # noqa: E402
     LR,
     MatrixProduct,
     Ours,
     flops_a_clip,
     recipe,
-    spread,
     steps_for,
     wait,
 )

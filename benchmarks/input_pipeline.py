@@ -39,6 +39,7 @@ from benchmarks.moving_scene import HEIGHT, RATE, SECONDS, WIDTH, scene  # noqa:
 from trainables.data.augment import IMAGENET_MEAN, IMAGENET_STD, _random_crop  # noqa: E402
 from trainables.data.catalog import Clip, Dataset  # noqa: E402
 from trainables.data.clips import ClipReader  # noqa: E402
+from trainables.data.human_removal.clip_files import VIDEO_SUFFIXES  # noqa: E402
 from trainables.data.loader import training_batches  # noqa: E402
 from trainables.data.mixture import Mixture  # noqa: E402
 from trainables.data.reencode import Recipe, reencode  # noqa: E402
@@ -55,7 +56,6 @@ AUGMENT = AugmentSettings(
 )
 RECIPE = Recipe(short_side=256, gop=1, crf=20)
 PEER = "videomae_style"
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov")
 
 Decode = Callable[[Path, list[int]], np.ndarray]  # uint8 [T, H, W, 3]
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 import tempfile
 import time
@@ -31,6 +30,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.input_pipeline import AUGMENT, CLIP, dataset, mixture  # noqa: E402
 from benchmarks.moving_scene import HEIGHT, RATE, WIDTH, scene  # noqa: E402
+from benchmarks.spread import spread  # noqa: E402
 from trainables.data.loader import training_batches  # noqa: E402
 
 FILES = 40
@@ -53,14 +53,6 @@ def mib() -> dict[str, float]:
     here = psutil.Process()
     found = [p.memory_full_info() for p in (here, *here.children(recursive=True))]
     return {name: sum(getattr(each, name) for each in found) / MIB for name in ("uss", "rss")}
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    return {
-        "median": round(statistics.median(values), 1),
-        "least": round(min(values), 1),
-        "most": round(max(values), 1),
-    }
 
 
 def main() -> int:

@@ -30,7 +30,8 @@ from torch.nn import functional as F
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.training_step import recipe, spread, wait  # noqa: E402
+from benchmarks.spread import spread  # noqa: E402
+from benchmarks.training_step import recipe, wait  # noqa: E402
 from trainables.logistic_regression import fit  # noqa: E402
 from trainables.models.video_vit import VideoViT  # noqa: E402
 from trainables.stages.features import in_precision  # noqa: E402

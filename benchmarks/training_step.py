@@ -20,7 +20,6 @@ import argparse
 import json
 import math
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -43,6 +42,7 @@ from benchmarks.plain_training import (  # noqa: E402
     plain_autoencoder,
     plain_classifier,
 )
+from benchmarks.spread import spread  # noqa: E402
 from trainables.acceleration import accelerate  # noqa: E402
 from trainables.config import Execution, TrialConfig  # noqa: E402
 from trainables.data.augment import IMAGENET_MEAN, IMAGENET_STD  # noqa: E402
@@ -432,17 +432,6 @@ def measured(
     if len(taken) == 2:
         result["ratio"] = spread([row["ours"] / row["plain"] for row in rounds])
     return result
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    return {
-        name: float(f"{value:.4g}")
-        for name, value in (
-            ("median", statistics.median(values)),
-            ("least", min(values)),
-            ("most", max(values)),
-        )
-    }
 
 
 def main() -> int:

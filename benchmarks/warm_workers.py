@@ -24,6 +24,7 @@ sys.path.insert(0, str(ROOT))
 
 import ray  # noqa: E402
 
+from benchmarks.spread import spread  # noqa: E402
 from cluster.ray_session import connected  # noqa: E402
 from cluster.stages_handle import StagesHandle  # noqa: E402
 from sweeps.sweep import Sweep  # noqa: E402
@@ -83,14 +84,6 @@ def main() -> int:
     }
     print(json.dumps(result))
     return 0
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    return {
-        "median": round(statistics.median(values), 2),
-        "least": round(min(values), 2),
-        "most": round(max(values), 2),
-    }
 
 
 if __name__ == "__main__":
