@@ -228,7 +228,8 @@ class Stages:
             error = await self._attempt(stage, execution, place, lease)
             record = await self._record(stage)
             if record is not None:
-                await tidy_up(stage, self._store)
+                if error is not None:  # its worker died before it had
+                    await tidy_up(stage, self._store)
                 self._tell(stage, "finished", record=asdict(record))
                 return record
             if error is None and not signs.told_to_leave:

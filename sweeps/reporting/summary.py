@@ -131,6 +131,7 @@ def _trial(
     config = search.config(record)
     stages = trial_stages(config, data)
     described: dict[str, dict[str, Any]] = {}
+    made: list[Record] = []
     paid: list[Record] = []
     for stage in stages.all():
         known = store.record(stage.identity)
@@ -147,10 +148,10 @@ def _trial(
             "mixture": known.mixture,
             "cost": known.cost,
         }
+        made.append(known)
         if not reused:
             paid.append(known)
-    records = [known for each in described if (known := store.record(each)) is not None]
-    for identity, cost in costs_alone(records).items():
+    for identity, cost in costs_alone(made).items():
         described[identity]["alone"] = cost  # "cost" if no other trial shared any stage
     intervals = _intervals(stages, store)
     return {
