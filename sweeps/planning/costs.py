@@ -124,7 +124,9 @@ class StageCosts:
         """
         if self.finished(stage):
             return Price(self._records[stage.identity].cost["device_seconds"], "timed")
-        clips = self.clips(stage) if clips is None else clips
+        return self._expected(stage, self.clips(stage) if clips is None else clips)
+
+    def _expected(self, stage: Stage, clips: int) -> Price | None:
         key, entry = rate_key(stage.kind, stage.settings), executed_as(stage.kind)
         if not clips:
             seconds = self._fixed.get(stage.kind)
@@ -139,8 +141,16 @@ class StageCosts:
         return Price(each * clips / self._speed, "by FLOPs")
 
     def alone(self, stage: Stage) -> Price | None:
-        """If nothing but the stages before it were there."""
-        return self.price(stage, self.clips_alone(stage))
+        """If nothing but the stages before it were there.
+
+        A finished trunk may have been charged for another part of its run: from another trial's
+        shorter trunk on, or with the longer one that it was made in passing of.
+        """
+        clips = self.clips_alone(stage)
+        if stage.kind in TRUNKS and self.finished(stage):
+            if self._records[stage.identity].cost["clips"] != clips:
+                return self._expected(stage, clips)
+        return self.price(stage, clips)
 
     def devices(self, stage: Stage) -> tuple[int, float]:
         """Its workers, at the most, and the devices of each."""

@@ -112,3 +112,15 @@ def test_a_longer_run_costs_its_decay_and_what_its_trunk_still_lacks(tmp_path: P
     assert left(8) == pytest.approx((12 - 6) * 4 + 16)
     # A trunk that is made in passing costs nothing beside the longer one.
     assert left(8, align__branch_epochs=[6]) == left(8)
+
+
+def test_a_trunk_that_went_on_from_another_trials_costs_its_whole_way_alone(
+    tmp_path: Path,
+) -> None:
+    short, long = (align_of(**SHARED, align__epochs=n).inputs["trunk"] for n in (4, 8))
+    finish(short, StageStore(tmp_path), 24, 24)  # seconds, clips: steps 1 to 6
+    finish(long, StageStore(tmp_path), 24, 24)  # 7 to 12
+    costs = costs_at(tmp_path)
+    assert costs.price(long) == pytest.approx((24, "timed"))
+    assert costs.alone(short) == pytest.approx((24, "timed"))
+    assert costs.alone(long) == pytest.approx((48, "timed"))
