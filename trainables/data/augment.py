@@ -146,10 +146,11 @@ def _random_crop(
 
 
 def _resize(frames: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Bilinear, as torchvision resizes tensors; to less than half, means of areas: no aliases."""
     if frames.shape[1:3] == (height, width):
         return frames
-    shrinks = frames.shape[1] > height and frames.shape[2] > width
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    halved = frames.shape[1] > 2 * height or frames.shape[2] > 2 * width
+    method = cv2.INTER_AREA if halved else cv2.INTER_LINEAR
     return np.stack([cv2.resize(frame, (width, height), interpolation=method) for frame in frames])
 
 

@@ -107,6 +107,16 @@ def test_hats_pass_blurs_an_uneven_enlargement_a_little() -> None:
     assert 1 < change < 40
 
 
+@pytest.mark.parametrize("shape", [(20, 30), (31, 27), (59, 40)])
+def test_crops_are_resized_as_torch_does_it(shape: tuple[int, int]) -> None:
+    frames = still(*shape, frames=2)
+    whole = settings(crop_ratio=(shape[1] / shape[0],) * 2)
+    view = augment(frames, whole, 30, np.random.default_rng(0))
+    by_channel = torch.from_numpy(frames).permute(0, 3, 1, 2).float()
+    theirs = torch.nn.functional.interpolate(by_channel, (30, 30), mode="bilinear")
+    assert np.abs(view - theirs.permute(0, 2, 3, 1).numpy()).max() <= 1
+
+
 def test_one_crop_is_the_square_in_the_middle() -> None:
     frames = still(20, 30)
     (middle,) = square_crops(frames, 20, 1)
