@@ -23,7 +23,7 @@ from cluster import sender
 from tests.cluster.conftest import until
 from tests.cluster.mlflow_server import MlflowServer, Postgres, SlowLine
 from tests.cluster.tracked import begin, runs, started, tell_a_small_sweep
-from tests.faults.aftermath import Steps, answers, finished_stages
+from tests.faults.aftermath import Steps, check_aftermath, finished_stages
 from tests.faults.ray_nodes import TOKEN, RayNodes
 from tests.sweeps.commands import command, environment, run_to_end, write_world_sweep
 from tests.toy import CPU
@@ -244,25 +244,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return sweep
 
 
-def check_ended_as(
-    undisturbed: Path,
-    sweep: Path,
-    name: str,
-    nodes: RayNodes,
-    finished_before: Mapping[str, int],
-    most_repeated: int,
-) -> None:
-    """What holds after a fault on nodes beside what MLflow holds."""
-    assert answers(sweep, name) == answers(undisturbed)
-    finished = finished_stages(sweep)
-    assert finished.items() >= finished_before.items(), "a finished stage was trained again"
-    assert finished.keys() == finished_stages(undisturbed).keys()
-    assert nodes.trace is not None
-    assert sum(Steps.read(nodes.trace).repeated().values()) <= most_repeated
-    until(lambda: not nodes.left_behind(), seconds=60)
-
-
-@pytest.mark.parametrize("ray", ["own", pytest.param("nodes", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("ray", ["own", "nodes"])
 def test_server_and_sweep_are_killed_and_nothing_is_lost_or_doubled_nor_any_secret_told(
     ray: str, server: MlflowServer, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -303,9 +286,16 @@ def test_server_and_sweep_are_killed_and_nothing_is_lost_or_doubled_nor_any_secr
     assert "MLflow lacks" not in said
     check_mlflow_holds_all(server.address, sweep, name)
     if ray == "nodes":
-        alone = request.getfixturevalue("undisturbed")
-        every = CPU["checkpoint_every_steps"]
-        check_ended_as(alone, sweep, name, cluster, finished_before, every)
+        check_aftermath(
+            sweep,
+            request.getfixturevalue("undisturbed"),
+            finished_before=finished_before,
+            steps=Steps.read(cluster.trace),
+            most_repeated=CPU["checkpoint_every_steps"],
+            name=name,
+            mlflow=server.address,
+        )
+        until(lambda: not cluster.left_behind(), seconds=60)
     summary = (sweep.parent / "runs" / name / "summary.json").read_bytes()
     said = run_with(lambda: True, sweep, more)
     check_mlflow_holds_all(server.address, sweep, name)
@@ -359,7 +349,14 @@ def test_a_postgresql_that_crashes_and_restarts_under_a_sweep_costs_nothing(
 
         run_with(crash, sweep, nodes.submit_environment)
         check_mlflow_holds_all(server.address, sweep)
-        check_ended_as(undisturbed, sweep, "toy", nodes, finished_before, most_repeated=0)
+        check_aftermath(
+            sweep,
+            undisturbed,
+            finished_before=finished_before,
+            steps=Steps.read(nodes.trace),
+            mlflow=server.address,
+        )
+        until(lambda: not nodes.left_behind(), seconds=60)
     finally:
         server.kill()
 

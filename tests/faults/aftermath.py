@@ -47,7 +47,8 @@ def mlflow_runs(sweep: Path) -> Counter[tuple[str, str]]:
 
 
 def runs_in(uri: str, name: str) -> Counter[tuple[str, str]]:
-    """(kind, key) -> how many runs the sweep has of it. All must be finished, none an orphan."""
+    """(kind, key) -> how many runs below the sweep's one there are of it: all finished, none an
+    orphan."""
     from mlflow import MlflowClient
 
     client = MlflowClient(uri)
@@ -55,15 +56,16 @@ def runs_in(uri: str, name: str) -> Counter[tuple[str, str]]:
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id], max_results=1000)
     assert {run.info.status for run in runs} == {"FINISHED"}
-    (parent,) = [run.info.run_id for run in runs if run.data.tags["kind"] == "sweep"]
-    above = {run.data.tags.get("mlflow.parentRunId") for run in runs if run.info.run_id != parent}
-    assert above == {parent}, "an orphan"
-    return Counter((run.data.tags["kind"], run.data.tags["key"]) for run in runs)
+    (parent,) = [run for run in runs if run.data.tags["kind"] == "sweep"]
+    below = [run for run in runs if run is not parent]
+    above = {run.data.tags.get("mlflow.parentRunId") for run in below}
+    assert above == {parent.info.run_id}, "an orphan"
+    return Counter((run.data.tags["kind"], run.data.tags["key"]) for run in below)
 
 
-def unfinished_records(sweep: Path) -> list[str]:
+def unfinished_records(sweep: Path, name: str = "toy") -> list[str]:
     """Of these the study, which is rebuilt from the records, would have a RUNNING trial."""
-    folder = storage_of(sweep) / "toy" / "trials"
+    folder = storage_of(sweep) / name / "trials"
     records = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     ended = ("complete", "failed", "pruned")
     return [f"trial {r['number']}: {r['state']}" for r in records if r["state"] not in ended]
@@ -108,14 +110,17 @@ def check_aftermath(
     steps: Steps | None = None,
     most_repeated: int = 0,
     score_tolerance: float | None = None,
+    name: str = "toy",
+    mlflow: str | None = None,
 ) -> None:
     """After the sweep has ended, as one has that was never disturbed.
 
     `finished_before`: `finished_stages` as it stood at each fault. `most_repeated`: steps that
     may have been taken twice, in all; one checkpoint interval for each fault. `score_tolerance`:
-    for another count of workers, which sum gradients in another order; None: to the bit.
+    for another count of workers, which sum gradients in another order; None: to the bit. `name`
+    is the sweep's, `mlflow` the URI of its MLflow; None: it is beside its results.
     """
-    found, expected = answers(sweep), answers(undisturbed)
+    found, expected = answers(sweep, name), answers(undisturbed)
     if score_tolerance is None:
         assert found == expected
     else:
@@ -124,11 +129,11 @@ def check_aftermath(
             assert one["scores"].keys() == other["scores"].keys()
             for dataset, score in one["scores"].items():
                 assert abs(score - other["scores"][dataset]) <= score_tolerance, (one, other)
-    assert unfinished_records(sweep) == []
+    assert unfinished_records(sweep, name) == []
     finished = finished_stages(sweep)
     assert finished.items() >= finished_before.items(), "a finished stage was trained again"
     assert finished.keys() == finished_stages(undisturbed).keys()
-    runs = mlflow_runs(sweep)
+    runs = mlflow_runs(sweep) if mlflow is None else runs_in(mlflow, name)
     assert set(runs.values()) == {1}, "MLflow has a run twice"
     assert runs.keys() == mlflow_runs(undisturbed).keys()
     if steps is not None:

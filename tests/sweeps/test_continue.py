@@ -87,6 +87,7 @@ def test_killed_in_mae_in_alignment_and_while_probing_it_ends_as_if_uninterrupte
     assert interrupted[0]["state"] == "complete"
 
 
+@pytest.mark.slow
 def test_a_worker_a_driver_and_the_entry_process_killed_on_a_cluster_of_nodes_change_nothing(
     uninterrupted: Path, tmp_path: Path
 ) -> None:
