@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import secrets
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 
 from search_spaces.points import edges
 from search_spaces.space import Space, load_space
@@ -18,12 +15,12 @@ from sweeps.checks import (
     check_comparable,
     check_execution,
     check_models,
-    check_names,
     check_sources,
     check_space,
     sources_of,
     within_limits,
 )
+from sweeps.datasets import sweep_datasets
 from sweeps.mixture_limits import limited
 from sweeps.planning.costs import StageCosts
 from sweeps.planning.forecast import Forecast, forecast, reported
@@ -35,18 +32,10 @@ from sweeps.searching.warm_start import WarmStart, warm_start
 from sweeps.storage_use import StorageUse, storage_use
 from sweeps.sweep import MAY_CHANGE, Sweep
 from trainables.bias import IN_WORDS, Measured, bias_measures
-from trainables.data.catalog import Dataset, catalog_names, load_catalog
-from trainables.data.clip_jobs import with_progress
-from trainables.data.demo_world.render import render_world, write_catalog
-from trainables.data.demo_world.settings import WorldSettings, world_hash
-from trainables.data.files import check_files
-from trainables.data.generators.renderers import DemoPeople
-from trainables.data.generators.sampling import claim, jobs_of, sample_views, write_lists
+from trainables.data.catalog import Dataset
 from trainables.settings import load_yaml
 from trainables.stage import Stage
 from trainables.stage_store import StageStore
-
-VIEWS = "views"  # the source that `datasets.demo_views` adds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +89,7 @@ def prepare(sweep: Sweep, console: Console, *, dry_run: bool) -> Prepared:
     check_execution(sweep, space)
     sources = sources_of(sweep, space, read_records(sweep.folder))
     named = dict.fromkeys(settings.trial.downstream, "trial.downstream") | sources
-    data = _datasets(sweep, named, console, dry_run=dry_run)
+    data = sweep_datasets(sweep, named, console, dry_run=dry_run)
     check_sources(sweep, sources, data)
     sizes = {source: len(data[source].split("train")) for source in sources}
     space = limited(space, settings.trial, data, str(settings.search.space))
@@ -146,66 +135,6 @@ def prepare(sweep: Sweep, console: Console, *, dry_run: bool) -> Prepared:
             *_on_early_stopping(sweep, data),
         ],
     )
-
-
-def _datasets(
-    sweep: Sweep, named: Mapping[str, str], console: Console, *, dry_run: bool
-) -> dict[str, Dataset]:
-    """The datasets that the sweep names, their files checked, and what is to be said of them.
-
-    `named`: dataset -> where the sweep names it; a catalog's others are not read. A demo world is
-    rendered, except in a dry run.
-    """
-    settings = sweep.settings.datasets
-    if settings.catalog is not None:
-        catalog = sweep.file.parent / settings.catalog
-        check_names(named, catalog_names(catalog))
-        data = load_catalog(catalog, named)
-        for dataset in data.values():
-            for note in dataset.notes:
-                console.print(f"[yellow]note:[/yellow] {escape(note)}", soft_wrap=True)
-            check_files(dataset)
-        return data
-    assert settings.demo_world is not None
-    world, scales = settings.demo_world, settings.demo_views
-    worlds = Path(sweep.disk.url) / "worlds"
-    with tempfile.TemporaryDirectory() as empty:
-        if dry_run:
-            catalogs = [write_catalog(world, Path(empty, "world"))]
-            catalogs += [] if scales is None else [_list_views(world, scales, Path(empty))]
-        else:
-            catalogs = [_render(world, worlds, console)]
-            catalogs += [] if scales is None else [_views(world, scales, worlds, console)]
-        return {name: each for path in catalogs for name, each in load_catalog(path).items()}
-
-
-def _views(world: WorldSettings, scales: Sequence[float], folder: Path, console: Console) -> Path:
-    """The catalog of the demo's people as a generator, sampled unless it is there already."""
-    people, out = DemoPeople(world), folder / f"{world_hash(world)}.views"
-    total = jobs_of(people, scales)
-    with claim(people, out, VIEWS, "demo world"):
-        drawn = sample_views(people, out, VIEWS, scales, workers=2)
-        for chunk in with_progress(drawn, "generator views", total, str, console):
-            if errors := [each.error for each in chunk if each.error]:
-                raise ValueError(errors[0])
-        return _list_views(world, scales, out)
-
-
-def _list_views(world: WorldSettings, scales: Sequence[float], out: Path) -> Path:
-    people = DemoPeople(world)
-    return write_lists(people, out, VIEWS, scales, humans="virtual", licence=None)
-
-
-def _render(world: WorldSettings, folder: Path, console: Console) -> Path:
-    told = -1
-
-    def tell(done: int, total: int) -> None:
-        nonlocal told
-        if 10 * done // total > told:
-            told = 10 * done // total
-            console.print(f"rendering the demo's world: {done:,} of {total:,} clips")
-
-    return render_world(world, folder, workers=2, on_progress=tell)
 
 
 def _resolved(sweep: Sweep, stored: Mapping[str, Any] | None) -> dict[str, Any]:

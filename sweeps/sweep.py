@@ -31,23 +31,29 @@ EXECUTED_AS = ["mae", "align", "finetune", "tasks"]
 
 
 class DatasetSettings(Settings):
-    """Either a catalog file (relative to the sweep file) or a demo world that is rendered.
+    """Catalog files (relative to the sweep file), a demo world that is rendered, or both.
+
+    Of datasets of one name the last counts: the world comes first, then the catalogs in order.
 
     `demo_views`: scales of w. Then there is one source more, `views`: the demo's people as a
     generator, as many clips as the other sources have, with a view of each scale.
     """
 
-    catalog: str | None = None
+    catalog: str | Annotated[tuple[str, ...], AsTuple, Field(min_length=1)] | None = None
     demo_world: WorldSettings | None = None
     demo_views: Annotated[tuple[Annotated[float, Field(gt=0)], ...], AsTuple] | None = None
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        if (self.catalog is None) == (self.demo_world is None):
-            raise ValueError("give exactly one of 'catalog' (a file) and 'demo_world' (settings)")
+        if self.catalog is None and self.demo_world is None:
+            raise ValueError("give 'catalog' (a file, or several), 'demo_world' (settings) or both")
         if self.demo_views is not None and self.demo_world is None:
             raise ValueError("demo_views are a demo world's; a catalog lists `views` itself")
         return self
+
+    @property
+    def catalogs(self) -> tuple[str, ...]:
+        return (self.catalog,) if isinstance(self.catalog, str) else self.catalog or ()
 
 
 class StorageSettings(Settings):

@@ -203,3 +203,52 @@ def test_a_sweep_with_several_objectives_is_continued(tmp_path: Path) -> None:
         ready.search.complete(assignment.number, {"low": 0.5}, {})
     again, _ = prepared(tmp_path, "", search__trials=9, **both)
     assert again.plan.to_suggest == 4 and again.forecast() is not None
+
+
+# -- several places that datasets come from --------------------------------------------------------
+
+WORLD = {
+    "seed": 0,
+    "clips_per_source": 8,
+    "heldout_per_source": 8,
+    "downstream_train": 24,
+    "downstream_selection": 12,
+    "downstream_report": 12,
+    "frames": 2,
+    "frames_per_second": 8,
+    "height": 32,
+    "width": 64,
+}
+
+
+def test_a_catalogs_datasets_take_the_place_of_the_demo_worlds(tmp_path: Path) -> None:
+    both = {"catalog": "catalog.yaml", "demo_world": WORLD}
+    ready, said = prepared(tmp_path, UNUSED, datasets=both, trial__downstream=["low_bias"])
+    assert ready.data["scenes"].root == tmp_path / "scenes"
+    assert len(ready.data["synthetic"].clips) == 16  # the catalog's, not the world's
+    assert len(ready.data["low_bias"].clips) == 48 and ready.data["low_bias"].humans == "real"
+    assert "unused" not in ready.data and not (tmp_path / "runs").exists()
+    for name in ("synthetic", "scenes"):
+        assert f"{name} is that of {tmp_path / 'catalog.yaml'}, not of the demo world" in said
+    assert "low_bias is" not in said
+
+
+def test_of_several_catalogs_the_last_counts(tmp_path: Path) -> None:
+    later = tmp_path / "later"
+    later.mkdir()
+    (later / "scenes.csv").write_text("path,label\n0.mp4,a\n1.mp4,b\n")
+    for name in ("0.mp4", "1.mp4"):
+        (later / name).touch()
+    entry = "  scenes: {clips: scenes.csv, root: ., humans: removed, leak_rate: 0.25}\n"
+    (later / "catalog.yaml").write_text(f"datasets:\n{entry}")
+    catalogs = ["catalog.yaml", "later/catalog.yaml"]
+    ready, said = prepared(tmp_path, UNUSED, datasets__catalog=catalogs)
+    assert ready.data["scenes"].leak_rate == 0.25 and len(ready.data["scenes"].clips) == 2
+    assert ready.data["synthetic"].root == tmp_path / "synthetic"
+    assert f"scenes is that of {later / 'catalog.yaml'}, not of {tmp_path}/catalog.yaml" in said
+
+
+@pytest.mark.parametrize("nothing", [{}, {"catalog": []}])
+def test_a_sweep_without_datasets_is_refused(tmp_path: Path, nothing: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="datasets"):
+        prepared(tmp_path, "", datasets=nothing)

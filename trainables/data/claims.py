@@ -36,9 +36,9 @@ def claimed(
         if told.exists():
             before = json.loads(told.read_text())
             changed = [
-                f"{key} was {before.get(key)!r} and is {value!r}"
-                for key, value in now.items()
-                if key not in ("version", "source") and before.get(key) != value
+                f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
+                for key in now | before
+                if key not in ("version", "source") and before.get(key) != now.get(key)
             ]
             if changed or before.get("version") != version:
                 why = "; ".join(changed) or "the code that makes them has changed"

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,12 +26,12 @@ from trainables.data.files import check_files
 from trainables.data.virtual_humans.__main__ import main
 from trainables.data.virtual_humans.camera import Camera
 from trainables.data.virtual_humans.clip import draw_clip
-from trainables.data.virtual_humans.drawing import draw
+from trainables.data.virtual_humans.drawing import Drawn, draw
 from trainables.data.virtual_humans.light import Light
 from trainables.data.virtual_humans.plan import plan_clips
-from trainables.data.virtual_humans.settings import RenderSettings
+from trainables.data.virtual_humans.settings import RenderSettings, version
 from trainables.data.virtual_humans.surface import Ring, Surface, joined, tube
-from trainables.data.virtual_humans.surroundings import random_surroundings
+from trainables.data.virtual_humans.surroundings import Surroundings, random_surroundings
 from trainables.data.virtual_humans.takes import check_takes, find_takes, motions_hash
 
 ROOT = Path(__file__).parents[3]
@@ -143,6 +144,57 @@ def test_held_out_clips_share_no_motion_person_or_camera(mocap: Path) -> None:
     assert {len(plan.takes) for plan in plans} == {1, 2, 3}
     labels = [plan.label for plan in plans if plan.split == "train"]
     assert labels.count("left") == labels.count("right") == 30
+
+
+def test_each_class_has_places_of_its_own_and_held_out_clips_others(mocap: Path) -> None:
+    takes = find_takes(mocap, None)
+    placed = SETTINGS.model_copy(update={"places": 4})
+    plans = plan_clips(placed, takes, footage_clips=0)
+    places: dict[tuple[str, str], set] = defaultdict(set)
+    for plan in plans:
+        places[plan.label, plan.split].add(plan.place)
+    assert {key: len(each) for key, each in places.items()} == {
+        ("left", "train"): 4,
+        ("right", "train"): 4,
+        ("left", "selection"): 1,
+        ("right", "selection"): 1,
+    }
+    assert len(set().union(*places.values())) == 10  # nobody shares one
+    assert len({(plan.label, plan.kind) for plan in plans}) == 2
+    anywhere = plan_clips(SETTINGS, takes, footage_clips=0)
+    assert [
+        replace(p, kind=a.kind, place=None) for p, a in zip(plans, anywhere, strict=True)
+    ] == anywhere
+
+
+def test_a_place_looks_the_same_in_all_its_clips(
+    mocap: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    placed = SETTINGS.model_copy(update={"places": 2})
+    seen: dict[tuple[int, int], list] = defaultdict(list)
+    place = (0, 0)
+
+    def note(_: Surface, around: Surroundings, *others: object) -> Iterator[Drawn]:
+        seen[place].append((around.ground, around.wall, around.wall_distance))
+        return iter([])
+
+    monkeypatch.setattr("trainables.data.virtual_humans.clip.draw", note)
+    for plan in plan_clips(placed, find_takes(mocap, None), 0)[:12]:
+        assert plan.place is not None
+        place = plan.place
+        assert list(draw_clip(plan, placed, [], masks=False)) == []
+    assert len(seen) == 4 and len(max(seen.values(), key=len)) > 2
+    for looks in seen.values():
+        for look in looks:
+            assert all(map(np.array_equal, look, looks[0]))
+    assert len({looks[0][1].tobytes() for looks in seen.values()}) == 4
+
+
+def test_clips_without_places_are_known_as_before_there_were_any() -> None:
+    assert "places" not in SETTINGS.told()
+    placed = SETTINGS.model_copy(update={"places": 4})
+    assert placed.told() == {**SETTINGS.told(), "places": 4}
+    assert version(placed) != version(SETTINGS)
 
 
 # -- drawing --------------------------------------------------------------------------------------

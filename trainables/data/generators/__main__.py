@@ -106,7 +106,9 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
 def _humans(arguments: argparse.Namespace, console: Console) -> VirtualHumans:
     takes = find_takes(arguments.motions, arguments.labels)
     motions = checked_motions(takes, arguments.workers, console)
-    return VirtualHumans(render_settings(arguments, motions, None), tuple(takes))
+    return VirtualHumans(
+        render_settings(arguments, motions, footage=None, places=None), tuple(takes)
+    )
 
 
 def _program(arguments: argparse.Namespace) -> ExportedProgram:

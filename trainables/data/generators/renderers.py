@@ -62,7 +62,7 @@ class VirtualHumans:
         return {
             "generator": "virtual humans",
             "renderer": virtual_humans.RENDERER_VERSION,
-            **self.settings.model_dump(mode="json"),
+            **self.settings.told(),
         }
 
 

@@ -16,7 +16,6 @@ import cv2
 import numpy as np
 
 from trainables.data.clips import IMAGE_SUFFIXES
-from trainables.data.human_removal.mask_files import write_images
 from trainables.data.video_files import ClipUnreadable
 from trainables.data.whole_files import write_whole
 
@@ -112,6 +111,15 @@ def write_clip(path: Path, frames: np.ndarray, rate: Fraction | None, crf: int) 
             write_images(unfinished, frames)
     else:
         write_whole(path, encoded(frames, rate, crf))
+
+
+def write_images(folder: Path, images: np.ndarray) -> None:
+    """uint8 [T, H, W] or RGB [T, H, W, 3] as 00000.png and on. Raises OSError."""
+    folder.mkdir(parents=True)
+    for index, image in enumerate(images):
+        done, coded = cv2.imencode(".png", image[..., ::-1] if image.ndim == 3 else image)
+        assert done
+        (folder / f"{index:05}.png").write_bytes(coded.tobytes())
 
 
 def encoded(frames: np.ndarray, rate: Fraction, crf: int) -> bytes:

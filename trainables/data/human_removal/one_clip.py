@@ -19,12 +19,13 @@ from trainables.data.human_removal.clip_files import (
     sha256_of,
     whole_folder,
     write_clip,
+    write_images,
 )
 from trainables.data.human_removal.contact_sheets import contact_sheet
 from trainables.data.human_removal.holes import composed, holes_around, through_hats_size
 from trainables.data.human_removal.inpainting import inpaint
 from trainables.data.human_removal.leak_check import hits, hits_in_holes, leak_rate
-from trainables.data.human_removal.mask_files import read_masks, write_images
+from trainables.data.human_removal.mask_files import read_masks
 from trainables.data.human_removal.person_detector import Detect, Seen, hog_detector
 from trainables.data.human_removal.person_masks import masks_by_detector, more_masks
 from trainables.data.human_removal.quality import flicker, psnr
@@ -41,7 +42,7 @@ class Job(NamedTuple):
     path: str  # of the clip, in the source and in what is made
     source: Path
     into: Path
-    masks: Path | None  # a folder of mask files
+    masks: Path | None  # a folder of mask files, or a video
     weights: Path | None  # of Mask R-CNN
 
 

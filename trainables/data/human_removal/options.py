@@ -26,6 +26,8 @@ examples:
   python -m trainables.data.human_removal kinetics out --clips train.csv --weights maskrcnn.pth
   python -m trainables.data.human_removal DAVIS/JPEGImages/480p out --frame-rate 24 \\
       --masks 'DAVIS/Annotations/480p/{path}'
+  python -m trainables.data.human_removal data/filmed data --clips data/filmed.csv \\
+      --masks 'data/filmed.masks/{path}.mp4'
 
 exit status: 0 done, 1 done but some clips were refused or left out, 2 an option, a list, the
 weights or the disk is at fault (what was finished stays), 130 interrupted
@@ -40,8 +42,8 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     add("into", type=Path, metavar="OUT", help="where the result goes")
     add("--clips", type=Path, metavar="FILE", help="a manifest: which clips of IN, their labels "
         "(default: all, labelled by the folder they lie in)")  # fmt: skip
-    add("--masks", metavar="PATTERN", help="the folder of a clip's masks, PNG files, one a frame; "
-        "{path} is the clip's path without ending, {parent} the folder it lies in")  # fmt: skip
+    add("--masks", metavar="PATTERN", help="a clip's masks, a folder of PNG files, one a frame, or "
+        "a video; {path} is its path without ending, {parent} the folder it lies in")  # fmt: skip
     add("--weights", type=Path, metavar="FILE", help="of torchvision's Mask R-CNN (COCO): it then "
         "makes the masks, unless --masks does, and checks for leaks")  # fmt: skip
     add("--all-that-moves", action="store_true", help="without --masks and --weights: what moves "

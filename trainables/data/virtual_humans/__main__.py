@@ -52,6 +52,7 @@ examples:
   python -m trainables.data.virtual_humans mocap data --clips 24 --contact-sheet look.png
   python -m trainables.data.virtual_humans cmu data --labels '(?P<group>\\d+)/(?P<label>[a-z]+)_'
   python -m trainables.data.virtual_humans mocap data --footage my.yaml empty_streets --size 224x224
+  python -m trainables.data.virtual_humans mocap data --name filmed --places 8 --masks
 
 exit status: 0 done, 1 done but some clips could not be drawn (the catalog is not written), 2 the
 motions, the footage or a setting is wrong, or the disk is full, 130 interrupted
@@ -75,7 +76,12 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
         else []
     )
     motions = checked_motions(takes, arguments.workers, console)
-    settings = render_settings(arguments, motions, behind.content_hash if behind else None)
+    settings = render_settings(
+        arguments,
+        motions,
+        footage=behind.content_hash if behind else None,
+        places=arguments.places,
+    )
     plans = plan_clips(settings, takes, len(footage))
     _tell(takes, settings, console)
     wrong: list[Rendered] = []
@@ -158,6 +164,13 @@ def _parser() -> argparse.ArgumentParser:
         nargs=2,
         metavar=("CATALOG", "DATASET"),
         help="human-free videos to stand behind the people of half the clips",
+    )
+    add(
+        "--places",
+        type=at_least_one,
+        metavar="N",
+        help="each class has N places of its own, all plain, all rooms or all outdoors, so that "
+        "the scene tells what people do, as in films (default: each clip is somewhere else)",
     )
     add("--licence", help="what the motions allow, for the catalog and who gets the weights")
     add("--masks", action="store_true", help="also where the people are, in each frame")

@@ -26,7 +26,7 @@ from trainables.data.virtual_humans.surface import joined
 from trainables.data.virtual_humans.surroundings import random_surroundings
 from trainables.data.virtual_humans.takes import Take, motion_of
 
-PERSON, RIG, CLIP, TIME, KIND, VIEW = 1, 2, 3, 4, 5, 6  # what a random stream is of
+PERSON, RIG, CLIP, TIME, KIND, VIEW, PLACE = 1, 2, 3, 4, 5, 6, 7  # what a random stream is of
 
 CLOSE = 75  # pixels a metre: those who are farther are drawn of fewer faces
 
@@ -83,7 +83,7 @@ def draw_clip(
         seen += [*points.values(), crown]
     people = np.stack(seen, axis=1)
     camera = film(rig, people, size, rng)
-    around = random_surroundings(kind, rng)
+    around = random_surroundings(kind, rng if plan.place is None else stream(PLACE, *plan.place))
     if plan.footage is not None:
         around = replace(around, footage=_behind(footage[plan.footage], settings, rng.random()))
     grain = _grain(rng, size)

@@ -23,7 +23,7 @@ def add_rendering(add: Callable[..., Any]) -> None:
 
 
 def render_settings(
-    arguments: argparse.Namespace, motions: str, footage: str | None
+    arguments: argparse.Namespace, motions: str, *, footage: str | None, places: int | None
 ) -> RenderSettings:
     """`motions`, `footage`: hashes of what they hold. Raises ValueError, naming the option."""
     width, height = arguments.size
@@ -42,5 +42,6 @@ def render_settings(
         "crf": arguments.crf,
         "motions": motions,
         "footage": footage,
+        "places": places,
     }
     return parse(RenderSettings, given, "options")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,6 +24,7 @@ class ClipPlan:
     cast: tuple[int, ...]  # who the people are
     rig: int  # the camera's set-up
     kind: Kind
+    place: tuple[int, int] | None  # the class and which of its places; None: nobody else's
     footage: int | None  # which clip of it
 
     @property
@@ -41,6 +42,7 @@ def plan_clips(
     """
     takes = sorted(takes)  # as `motions_hash` has them, for clips draw by place
     splits = split_takes(takes, settings.heldout_share, settings.seed)
+    classes = sorted({take.label for take in takes})
     plans: list[ClipPlan] = []
     sizes: dict[Split, int] = {"train": settings.clips, "selection": settings.heldout_clips}
     for split, size in sizes.items():
@@ -51,7 +53,8 @@ def plan_clips(
         labels = sorted(of_class)
         for number in range(size):
             label = labels[number % len(labels)]
-            plans.append(_plan(settings, len(plans), split, label, of_class[label], footage_clips))
+            plan = _plan(settings, len(plans), split, label, of_class[label], footage_clips)
+            plans.append(plan if settings.places is None else _placed(plan, settings, classes))
     return plans
 
 
@@ -77,8 +80,21 @@ def _plan(
         cast=tuple(int(person) for person in cast),
         rig=int(rng.choice(_pool(settings.cameras, split))),
         kind="footage" if has_footage else random_kind(rng),
+        place=None,
         footage=int(rng.choice(_footage(footage_clips, split))) if has_footage else None,
     )
+
+
+def _placed(plan: ClipPlan, settings: RenderSettings, classes: Sequence[str]) -> ClipPlan:
+    """The clip in one of its class's places, unless footage is behind it."""
+    assert settings.places is not None
+    if plan.footage is not None:
+        return plan
+    label = classes.index(plan.label)
+    rng = np.random.default_rng([settings.seed, 0, plan.index, 1])
+    number = int(rng.choice(_pool(settings.places, plan.split)))
+    kind = random_kind(np.random.default_rng([settings.seed, 0, label, 2]))
+    return replace(plan, kind=kind, place=(label, number))
 
 
 def random_kind(rng: np.random.Generator) -> Kind:
@@ -88,7 +104,7 @@ def random_kind(rng: np.random.Generator) -> Kind:
 
 
 def _pool(size: int, split: Split) -> np.ndarray:
-    """Numbers of the people (or cameras) of a split."""
+    """Numbers of the people (or cameras, or places) of a split."""
     if split == "train":
         return np.arange(size)
     return np.arange(size, size + max(1, size // HELDOUT_PART))

@@ -73,8 +73,7 @@ def died(plan: ClipPlan) -> Rendered:
 def claimed(out: Path, name: str, settings: RenderSettings, source: str) -> Iterator[None]:
     """See `claims.claimed`."""
     folders = [out / name, masks_folder(out, name)]
-    told = settings.model_dump(mode="json")
-    with claims.claimed(out, name, version(settings), told, source, folders):
+    with claims.claimed(out, name, version(settings), settings.told(), source, folders):
         yield
 
 

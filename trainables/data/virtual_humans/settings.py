@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -32,10 +32,16 @@ class RenderSettings(Settings):
     crf: Annotated[int, Field(ge=0, le=51)]  # x264's quality: larger is coarser
     motions: str  # hash of the motions and their labels
     footage: str | None  # content hash of the human-free dataset behind the people
+    places: Count | None = None  # of each class; None: each clip is somewhere else
 
     @property
     def frames(self) -> int:
         return max(2, round(self.seconds * self.frames_per_second))
+
+    def told(self) -> dict[str, Any]:
+        """As JSON values: what clips are known by. Without places as before there were any."""
+        told = self.model_dump(mode="json")
+        return told if self.places is not None else {k: v for k, v in told.items() if k != "places"}
 
 
 Split = Literal["train", "selection"]
@@ -43,5 +49,5 @@ Split = Literal["train", "selection"]
 
 def version(settings: RenderSettings) -> str:
     """16 hex digits over every setting and the renderer's version."""
-    content = {"renderer": RENDERER_VERSION, **settings.model_dump(mode="json")}
+    content = {"renderer": RENDERER_VERSION, **settings.told()}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -21,6 +21,7 @@ from trainables.data.human_removal.person_detector import Box, hog_detector
 from trainables.data.human_removal.person_masks import masks_by_detector
 from trainables.data.human_removal.tracks import LEAST_FOUND, tracks_of, without_gaps
 from trainables.data.video_files import ClipUnreadable
+from trainables.data.whole_files import encode_mp4
 
 
 def box(left: float, top: float = 10, score: float = 1.0) -> Box:
@@ -84,6 +85,22 @@ def test_masks_that_do_not_fit_are_refused(tmp_path: Path, broken, told: str) ->
     write_frames(tmp_path / "masks", broken(np.zeros((5, 8, 12), np.uint8)))
     with pytest.raises(ClipUnreadable, match=told):
         read_masks(tmp_path / "masks", (5, 8, 12, 3))
+
+
+def test_a_video_is_masks_too_and_held_against_the_frames(tmp_path: Path) -> None:
+    masks = np.zeros((5, 32, 64), np.uint8)
+    masks[:, 8:20, 16:40] = 255
+    file = tmp_path / "walk.mp4"
+    file.write_bytes(encode_mp4((cv2.merge([mask] * 3) for mask in masks), 10, crf=10))
+    read = read_masks(file, (5, 32, 64, 3))
+    assert ((read >= 128) == (masks > 0)).mean() > 0.99
+    with pytest.raises(ClipUnreadable, match="5 masks for 6 frames"):
+        read_masks(file, (6, 32, 64, 3))
+    with pytest.raises(ClipUnreadable, match="frame 0 is 64x32, the frames are 32x32"):
+        read_masks(file, (5, 32, 32, 3))
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(ClipUnreadable, match=r"walk\.mp4"):
+        read_masks(file, (5, 32, 64, 3))
 
 
 def test_a_mask_file_that_is_no_image_is_refused_by_name(tmp_path: Path) -> None:
