@@ -217,12 +217,16 @@ def replay(world: World, sampler: str, seed: int, kind: str) -> float:
     trials = average(world.trials) if kind == "mean" else world.trials[seeds[seed % len(seeds)]]
     budget = BUDGET * world.price(trials)
     paid: dict[str, float] = {}  # stage -> how much of it is there, 0 to 1
+    known: set[tuple[str, ...]] = set()  # the stages of trials that there are
     spent, best = 0.0, -math.inf
 
     def left(points: Sequence[Mapping[str, Any]]) -> list[float]:
+        there = [trials[key_of(point)].stages for point in points]
         return [
-            sum(s * (1 - paid.get(i, 0.0)) for i, s in trials[key_of(point)].stages.items())
-            for point in points
+            math.inf
+            if tuple(stages) in known
+            else sum(s * (1 - paid.get(i, 0.0)) for i, s in stages.items())
+            for stages in there
         ]
 
     study = Study(
@@ -238,6 +242,7 @@ def replay(world: World, sampler: str, seed: int, kind: str) -> float:
         assert suggestion is not None
         key, number = key_of(suggestion.values), suggestion.number
         trial = trials[key]
+        known.add(tuple(trial.stages))
         stop = None
         for epoch, value in enumerate(trial.heldout, start=1):
             study.report(number, epoch, value)

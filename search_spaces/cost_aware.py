@@ -26,7 +26,7 @@ from search_spaces.space import Space, encode, sample
 from search_spaces.surrogate import Array, features, fit, squared_distances
 
 # Of each point: device-seconds that a trial there takes beside all that is computed or under way;
-# infinite where that is more than the budget has left.
+# infinite where that is more than the budget has left, or where the score is known already.
 Costs: TypeAlias = Callable[[Sequence[Values]], Sequence[float]]
 
 WHOLE = 768  # a space of at most so many points is looked at whole
@@ -149,7 +149,7 @@ class CostAwareSampler(BaseSampler):
             priced |= dict.fromkeys(order[beside[order]][:PRICED_BESIDE].tolist())
         chosen = np.array(list(priced))
         costs = np.array(self._costs([points[i] for i in chosen]), float)
-        within = np.isfinite(costs)  # an infinite cost is beyond the budget
+        within = np.isfinite(costs)
         typical = float(costs[within].max(initial=0.0)) or 1.0
         counted = np.where(within, costs, 1.0) + OVERHEAD * typical
         value = np.where(within, promise[chosen] - self._eta * np.log(counted), -np.inf)

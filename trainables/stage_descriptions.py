@@ -76,9 +76,12 @@ def learned_average(trial: TrialConfig, dataset: Dataset, endpoints: list[Stage]
 
 
 def features(trial: TrialConfig, dataset: Dataset, weights: Stage, split: str) -> Stage:
-    """Of one set of weights; of all coefficients together where the trial's is among them."""
+    """Of one set of weights; of all coefficients together where the trial's is among them.
+
+    Those of 0 and 1 are no averages: the endpoints have passes of their own.
+    """
     if _shares_its_pass(trial, weights):
-        together = list(trial.average.scored_together)
+        together = [each for each in trial.average.scored_together if 0 < each < 1]
         return _features(trial, dataset, weights.inputs, split, {"coefficients": together})
     return _features(trial, dataset, {"weights": weights}, split, {})
 

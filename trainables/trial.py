@@ -90,7 +90,7 @@ def _weights(trial: TrialConfig, data: Mapping[str, Dataset], start: Stage) -> S
         aligned = pretraining.align(trial, trial.align, data, start)
         match average.method:
             case "wise_ft":
-                return stages.average(trial, "interpolate", {"w0": start, "w1": aligned})
+                return _between(trial, {"w0": start, "w1": aligned})
             case "last_k" | "ema" | "posthoc_ema":
                 return stages.average(trial, average.method, {"aligned": aligned})
         return aligned
@@ -99,6 +99,8 @@ def _weights(trial: TrialConfig, data: Mapping[str, Dataset], start: Stage) -> S
         for index in range(len(average.endpoints))
     }
     match average.method:
+        case "interpolate":
+            return _between(trial, endpoints)
         case "model_stock":
             return stages.average(trial, "model_stock", {"base": start, **endpoints})
         case "greedy_soup":
@@ -106,6 +108,19 @@ def _weights(trial: TrialConfig, data: Mapping[str, Dataset], start: Stage) -> S
         case "learned":
             return stages.average(trial, "uniform", endpoints)
     return stages.average(trial, average.method, endpoints)
+
+
+def _between(trial: TrialConfig, endpoints: dict[str, Stage]) -> Stage:
+    """The mean of two sets of weights, w0 and w1; where it is one of them, that one alone.
+
+    So a coefficient of 0 or 1 trains and scores no more than its own endpoint.
+    """
+    same = endpoints["w0"].identity == endpoints["w1"].identity
+    if trial.average.coefficient == 0 or same:
+        return endpoints["w0"]
+    if trial.average.coefficient == 1:
+        return endpoints["w1"]
+    return stages.average(trial, "interpolate", endpoints)
 
 
 def trial_score(trial: TrialConfig, accuracies: Mapping[str, float]) -> float:

@@ -46,6 +46,8 @@ class Spending:
         self._took: dict[str, tuple[float, float]] = {}  # finished: device-seconds, finished at
         self._each = 0.0  # device-seconds that a trial adds; 0: not known
         self._coming: dict[str, float] = {}  # stages of unfinished trials: what they still take
+        self._tried: dict[int, frozenset[str]] = {}  # of each trial: what its score is made of
+        self._known: set[frozenset[str]] = set()
 
     def refresh(self, records: Sequence[TrialRecord]) -> None:
         """See what has been finished since. Does nothing in a sweep that asks for no costs, nor for
@@ -58,6 +60,9 @@ class Spending:
         for record in records:
             if not record.finished:
                 self._coming |= self.costs.left(self._config(record))
+            if record.number not in self._tried and record.state != "failed":
+                self._tried[record.number] = self._results(self._config(record))
+        self._known = set(self._tried.values())
         if self.budget_seconds is None:
             return
         began = min((r.started_at for r in records if r.started_at), default=None)
@@ -81,13 +86,27 @@ class Spending:
 
     def left(self, points: Iterable[Mapping[str, Any]]) -> list[float]:
         """Device-seconds that a trial at each point adds to what is there and what is coming."""
-        trials = (self._sweep.trial_with(point, "a suggestion") for point in points)
-        return [sum(self.costs.left(trial, self._coming).values()) for trial in trials]
+        return [self._left(self._at(point)) for point in points]
 
-    def left_in_budget(self, points: Iterable[Mapping[str, Any]]) -> list[float]:
-        """The same; infinite where the budget is known to have no room for it."""
-        left, room = self.left(points), self._room()
-        return [seconds if seconds <= room else math.inf for seconds in left]
+    def left_where_it_tells(self, points: Iterable[Mapping[str, Any]]) -> list[float]:
+        """The same; infinite where the budget is known to have no room for it, and where a trial
+        has the same results already: two mixes, at a coefficient that leaves the mix out."""
+        room, found = self._room(), []
+        for trial in map(self._at, points):
+            seconds = self._left(trial)
+            known = not seconds and self._results(trial) in self._known
+            found.append(math.inf if known or seconds > room else seconds)
+        return found
+
+    def _at(self, point: Mapping[str, Any]) -> TrialConfig:
+        return self._sweep.trial_with(point, "a suggestion")
+
+    def _left(self, trial: TrialConfig) -> float:
+        return sum(self.costs.left(trial, self._coming).values())
+
+    def _results(self, trial: TrialConfig) -> frozenset[str]:
+        """Identities of the stages that its score is made of."""
+        return frozenset(s.identity for s in trial_stages(trial, self._data).scored.values())
 
     def affords(self, values: Mapping[str, Any]) -> bool:
         """Whether a trial is not known to exceed what the budget has left."""

@@ -34,6 +34,8 @@ def curves(search: Search, data: Mapping[str, Dataset]) -> list[Curve]:
         if average.method not in ("interpolate", "wise_ft") or not config.align.epochs:
             continue
         weights = trial_stages(config, data).weights
+        if weights.kind != "average":  # an endpoint alone: the other may not have been trained
+            continue
         between = {role: stage.identity for role, stage in weights.inputs.items()}
         if tuple(between.values()) in found:
             continue

@@ -76,7 +76,7 @@ class Search:
             directions=directions(self.objectives),
             past=self.observations(),
             earlier=earlier,
-            costs=self.spending.left_in_budget,
+            costs=self.spending.left_where_it_tells,
         )
 
     @property

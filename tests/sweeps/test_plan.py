@@ -154,7 +154,7 @@ def test_given_throughput_prices_what_was_never_timed(tmp_path: Path) -> None:
 
 def test_the_views_and_coefficients_of_a_pass_are_all_counted(tmp_path: Path) -> None:
     views = {"test": {"clips": 2, "crops": 3}}
-    together = {"average__method": "interpolate", "average__scored_together": [0.0, 0.5, 1.0]}
+    together = {"average__method": "interpolate", "average__scored_together": [0.25, 0.5, 0.75]}
     plan = plan_of(tmp_path, a={**views, **together})
     features = [p.clips for p in plan.stages if p.stage.kind == "features"]
     assert features == [8 * 3, 4 * 6 * 3]  # 8 training clips seen once, 4 for selection 6 times

@@ -201,6 +201,27 @@ def test_the_cost_aware_sampler_takes_what_is_there_already(tmp_path: Path) -> N
     assert trained <= 4  # half of the points stand on an alignment that another trained
 
 
+def test_the_cost_aware_sampler_asks_for_no_score_that_it_knows(tmp_path: Path) -> None:
+    space = {
+        "parameters": {
+            "align.mixture.shares": {
+                "type": "simplex", "over": ["synthetic", "scenes"], "step": 0.5,
+            },
+            "average.coefficient": {"type": "float", "low": 0.0, "high": 1.0, "step": 0.5},
+        }
+    }  # fmt: skip
+    averages = {"method": "interpolate", "endpoints": [{"mixture.shares": {"scenes": 1}}, {}]}
+    changes = {f"trial__average__{name}": value for name, value in averages.items()}
+    sweep = Sweep(write_toy_sweep(tmp_path, space, search__sampler="cost_aware",
+                                  search__baselines=False, search__trials=9, **changes,
+                                  execution__clips_per_second=RATES), {})  # fmt: skip
+    search = Search(sweep, load_space(sweep.space_file), [], toy_data())
+    made = [run_one(search, store_of(tmp_path)) for _ in range(9)]
+    # Of the nine points five differ in what is scored: scenes alone, and two coefficients of two
+    # other mixes. Once they are scored the others are all there is.
+    assert all(made[:5]) and not any(made[5:])
+
+
 def test_the_summary_says_what_is_left(tmp_path: Path) -> None:
     from sweeps.reporting.summary import make_summary
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tests.toy import toy_data, toy_trial
-from trainables.trial import trial_score, trial_stages
+from trainables.trial import TrialStages, trial_score, trial_stages
 
 
 def kinds(trial) -> list[str]:
@@ -165,13 +165,35 @@ def test_coefficients_that_are_scored_together_share_their_features() -> None:
         trial = toy_trial(
             average__method="interpolate",
             average__coefficient=coefficient,
-            average__scored_together=[0.0, 0.5, 1.0],
+            average__scored_together=[0.0, 0.5, 0.75, 1.0],
         )
         stages = trial_stages(trial, toy_data()).all()
         return {stage.identity for stage in stages if stage.kind == "features"}
 
-    assert features(0.5) == features(1.0)
+    assert features(0.5) == features(0.75)
     assert features(0.25).isdisjoint(features(0.5))  # not on the list: a pass of its own
+
+
+def test_a_coefficient_that_leaves_an_endpoint_out_does_not_train_it() -> None:
+    def stages(method: str, coefficient: float) -> TrialStages:
+        average = {"average__method": method, "average__coefficient": coefficient}
+        together = {"average__scored_together": [0.0, 0.5, 1.0]}
+        return trial_stages(toy_trial(**average, **together), toy_data())
+
+    def alone(source: str) -> TrialStages:
+        return trial_stages(toy_trial(align__mixture__shares={source: 1}), toy_data())
+
+    for coefficient, source in ((0.0, "scenes"), (1.0, "synthetic")):
+        ends = stages("interpolate", coefficient), alone(source)
+        assert ends[0].scored == ends[1].scored
+        assert list(ends[0].all()) == list(ends[1].all())
+    assert stages("wise_ft", 0.0).weights.kind == "mae"
+    assert stages("wise_ft", 1.0).scored == stages("none", 0.5).scored
+    assert stages("wise_ft", 0.5).weights.kind == "average"
+    one = trial_stages(
+        toy_trial(average__method="interpolate", average__endpoints=[{}, {}]), toy_data()
+    )
+    assert one.scored == stages("none", 0.5).scored
 
 
 def test_proportional_shares_follow_from_the_sizes() -> None:
