@@ -110,9 +110,9 @@ class AverageSettings(Settings):
 
     none; uniform: mean of the endpoints; interpolate: (1 - c) W0 + c W1 of two endpoints, where c
     is 0 or 1 only that one is trained; wise_ft: the same from stage 1's weights to the aligned
-    ones; model_stock, greedy_soup: of the endpoints; learned: softmax coefficients per downstream dataset, trained with its augmented
-    probe (PPMA's adaptive average); last_k, ema, posthoc_ema: over the time of one alignment,
-    from what `align.keep` kept.
+    ones; model_stock, greedy_soup: of the endpoints; learned: softmax coefficients per downstream
+    dataset, trained with its augmented probe (PPMA's adaptive average); last_k, ema, posthoc_ema:
+    over the time of one alignment, from what `align.keep` kept.
     """
 
     method: Literal[
