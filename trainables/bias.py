@@ -70,7 +70,7 @@ def bias_measures(settings: BiasSettings | None, data: Mapping[str, Dataset]) ->
     measured = []
     for name in data:
         clips = clips_for_bias(data[name], settings.clips)
-        unfit = _unfit(clips, data[name].classes, settings.folds)
+        unfit = _not_on_disk(data[name]) or _unfit(clips, data[name].classes, settings.folds)
         for view in VIEWS:
             reason = unfit or (_without_masks(data[name]) if view == "people_masked" else None)
             stage = None if reason else _stage(settings, data[name], view)
@@ -122,6 +122,10 @@ def _unfit(clips: list[Clip], classes: tuple[str, ...], folds: int) -> str | Non
             "another; give its catalog entry a finer `group`, or raise bias.clips"
         )
     return None
+
+
+def _not_on_disk(dataset: Dataset) -> str | None:
+    return None if dataset.program is None else "a program draws its clips; sample it to files"
 
 
 def _without_masks(dataset: Dataset) -> str | None:

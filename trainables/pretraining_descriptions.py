@@ -96,7 +96,7 @@ def _pretraining(
 
 def _check_latents(settings: ContrastiveSettings, sources: Sequence[Dataset]) -> None:
     for source in sources if settings.loss == "inverter" else ():
-        if source.latents is None:
+        if source.latents is None and source.program is None:
             raise ValueError(
                 f"contrastive.loss 'inverter': {source.name!r} has no latents to learn; take "
                 "sources that data.generators sampled of an exported program, or another loss"
@@ -106,9 +106,9 @@ def _check_latents(settings: ContrastiveSettings, sources: Sequence[Dataset]) ->
 def _view_scale(settings: ContrastiveSettings, sources: Sequence[Dataset]) -> float:
     """0 where no source has views, so that it decides nothing. Raises ValueError for a scale that
     a source with views has none of."""
-    scale, with_views = settings.view_scale, [source for source in sources if source.views]
+    scale, with_views = settings.view_scale, [source for source in sources if source.has_views]
     for source in with_views if scale else ():
-        if scale not in source.views:
+        if scale not in source.views and source.program is None:
             known = ", ".join(f"{each:g}" for each in (0, *sorted(source.views)))
             raise ValueError(
                 f"contrastive.view_scale {scale:g}: {source.name!r} has no views of it; choose one "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from trainables.config import FinetuneSettings
@@ -31,7 +30,7 @@ class TrainingData:
     steps_per_epoch: int
     pairing: Pairing
     resample: Mapping[str, tuple[int, int]]  # source -> width, height
-    second_views: Mapping[str, Path]  # source -> root of what a second view shows instead
+    second_views: Mapping[str, float]  # source -> scale of what a second view shows instead
 
     @property
     def steps(self) -> int:
@@ -117,12 +116,11 @@ def mixed_data(run: StageRun, clip: ClipSettings, settings: Pretraining, seed: i
     )
 
 
-def _second_views(run: StageRun, settings: Pretraining) -> dict[str, Path]:
+def _second_views(run: StageRun, settings: Pretraining) -> dict[str, float]:
     if not isinstance(settings, ContrastiveSettings) or not settings.view_scale:
         return {}
-    datasets = {name: run.datasets[name] for name in settings.mixture.shares}
-    scale = settings.view_scale
-    return {name: each.views[scale] for name, each in datasets.items() if each.views}
+    sources = settings.mixture.shares
+    return {name: settings.view_scale for name in sources if run.datasets[name].has_views}
 
 
 def downstream_data(

@@ -7,13 +7,24 @@ import json
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
 
 from pydantic import Field
 
+from trainables.data.generators.exported import ExportedProgram
+from trainables.data.generators.generator import Sample, version_of
+from trainables.data.generators.on_the_fly import GeneratedSettings, program_of
 from trainables.data.labels import index_labels, read_class_list
-from trainables.data.manifests import SPLITS, Row, path_inside, read_lists, read_manifest
+from trainables.data.manifests import (
+    SPLITS,
+    Humans,
+    Row,
+    Split,
+    path_inside,
+    read_lists,
+    read_manifest,
+)
 from trainables.data.splits import assign_splits, group_in
 from trainables.data.subsets import SubsetSettings, take_subset
 from trainables.data.suite import (
@@ -26,9 +37,6 @@ from trainables.data.suite import (
     suite_lists,
 )
 from trainables.settings import Settings, load_yaml, nearest, parse
-
-Humans = Literal["virtual", "removed", "none", "real"]
-Split = Literal["train", "selection", "report"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,10 +62,28 @@ class Dataset:
     # Of a generator's clips G(z): scale of w -> folder of G(z + w), under the same paths.
     views: Mapping[float, Path] = field(default_factory=dict)
     latents: Path | None = None  # of its clips, in the order of `clips`: see data/latents.py
+    program: ExportedProgram | None = None  # draws its clips and their views; then no file is there
     notes: tuple[str, ...] = ()  # what the user should know of it
 
     def split(self, name: str) -> tuple[Clip, ...]:
         return tuple(clip for clip in self.clips if clip.split == name)
+
+    def sample(self, clip: Clip) -> Sample:
+        """What its program is asked for."""
+        assert self.program is not None
+        return self.program.sample(int(PurePosixPath(clip.path).stem), self.classes[clip.label])
+
+    @property
+    def has_views(self) -> bool:
+        return self.program is not None or bool(self.views)
+
+    def require_files(self) -> None:
+        """Raises ValueError where its clips are drawn on the fly."""
+        if self.program is not None:
+            raise ValueError(
+                f"dataset {self.name!r}: its clips are no files, for a program draws them; sample "
+                "it to files by `python -m trainables.data.generators program`"
+            )
 
 
 class DatasetSettings(Settings):
@@ -78,7 +104,7 @@ class DatasetSettings(Settings):
     latents: str | None = None  # likewise
 
 
-Entry = DatasetSettings | SuiteSettings | SubsetSettings
+Entry = DatasetSettings | SuiteSettings | SubsetSettings | GeneratedSettings
 
 
 class CatalogSettings(Settings):
@@ -115,6 +141,8 @@ def written_out(path: Path, name: str) -> DatasetSettings | SuiteSettings:
         raise ValueError(f"{path}: {name!r} is not in it{nearest(name, catalog_names(path))}")
     if isinstance(entry, SubsetSettings):
         raise ValueError(f"{name!r} is a subset; give {entry.subset_of!r}, whose clips it has")
+    if isinstance(entry, GeneratedSettings):
+        raise ValueError(f"{name!r} has no files to prepare, for a program draws its clips")
 
     def absolute(file: str) -> str:
         return str(_expand(name, file, folder))
@@ -144,6 +172,8 @@ def _entries(path: Path) -> dict[str, Entry]:
             kind = SuiteSettings
         elif "subset_of" in data:
             kind = SubsetSettings
+        elif "generator" in data:
+            kind = GeneratedSettings
         entries[name] = parse(kind, data, f"{path}: datasets.{name}")
     return entries
 
@@ -168,6 +198,8 @@ def _load(name: str, entries: Mapping[str, Entry], folder: Path) -> Dataset:
             return _from_suite(name, entry, folder)
         case SubsetSettings() as entry:
             return _from_parent(name, entry, entries, folder)
+        case GeneratedSettings() as entry:
+            return _generated(name, entry, folder)
         case entry:
             rows = _rows(name, entry, folder)
             root = _expand(name, entry.root, folder)
@@ -219,15 +251,38 @@ def _from_parent(
             f"{whole.subset_of!r}"
         )
     parent = _load(entry.subset_of, entries, folder)
+    version = None if parent.program is None else version_of(parent.program)
+    if not isinstance(whole, GeneratedSettings):
+        version = whole.version
     classes, clips = take_subset(name, entry, parent.classes, parent.clips)
     return replace(
         parent,
         name=name,
         classes=classes,
         clips=clips,
-        content_hash=_hash(clips, classes, parent.humans, parent.frame_rate, whole.version),
+        content_hash=_hash(clips, classes, parent.humans, parent.frame_rate, version),
         licence=entry.licence or parent.licence,
         latents=None,  # they are in the order of the parent's clips
+    )
+
+
+def _generated(name: str, entry: GeneratedSettings, folder: Path) -> Dataset:
+    program, humans = program_of(name, entry, _expand(name, entry.generator, folder))
+    classes = program.classes
+    clips = tuple(
+        Clip(path=each.path, label=classes.index(each.label), group=each.group, split=each.split)
+        for each in program.samples()
+    )
+    return Dataset(
+        name=name,
+        root=program.path.parent,
+        humans=humans,
+        classes=classes,
+        clips=clips,
+        frame_rate=None,
+        content_hash=_hash(clips, classes, humans, None, version_of(program)),
+        licence=entry.licence or program.licence,
+        program=program,
     )
 
 

@@ -40,6 +40,8 @@ def main(argv: list[str] | None = None) -> int:
     console = Console(highlight=False)
     try:
         datasets = load_catalog(arguments.catalog, arguments.names)
+        for dataset in datasets.values():
+            dataset.require_files()
         if arguments.report is not None:
             _check_writable(arguments.report)  # before hours are spent on what it shall hold
     except ValueError as error:

@@ -27,7 +27,7 @@ def claimed(
     they are made from, which may change. What a killed process left half in `folders` is deleted.
 
     Raises:
-        ValueError: it holds clips of other settings, or of nobody knows which, or another process
+        ValueError: it was made by other settings, or of nobody knows which, or another process
             is at work in it.
     """
     with locked(out / f".{name}.lock", out / name):
@@ -43,7 +43,7 @@ def claimed(
             if changed or before.get("version") != version:
                 why = "; ".join(changed) or "the code that makes them has changed"
                 raise ValueError(
-                    f"{out / name}: holds clips of other settings: {why}. Give another folder (or "
+                    f"{out / name}: was made by other settings: {why}. Give another folder (or "
                     f"--name), or delete it and {told.name}"
                 )
         else:

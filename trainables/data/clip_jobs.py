@@ -97,7 +97,12 @@ def _leave_interrupts() -> None:
 
 
 def with_progress(
-    chunks: Iterable[list[Result]], name: str, total: int, note: Callable[[], str], console: Console
+    chunks: Iterable[list[Result]],
+    name: str,
+    total: int,
+    note: Callable[[], str],
+    console: Console,
+    unit: str = "clips",
 ) -> Iterator[list[Result]]:
     """`chunks`, with a bar on a terminal and a line for every tenth elsewhere."""
     columns = (
@@ -118,4 +123,4 @@ def with_progress(
             if not terminal and 10 * done // total > told < 9:
                 told = 10 * done // total
                 more = f", {note()}" if note() else ""
-                console.print(f"{name}: {done:,} of {total:,} clips{more}")
+                console.print(f"{name}: {done:,} of {total:,} {unit}{more}")

@@ -14,7 +14,10 @@ SHOWN = 5  # examples in a message
 
 def check_files(dataset: Dataset) -> None:
     """Raises ValueError when root, masks, latents, a clip or its view does not exist, or a folder
-    has no frame rate."""
+    has no frame rate; or when the program that draws the clips gives none."""
+    if dataset.program is not None:
+        dataset.program.check()
+        return
     if not dataset.root.is_dir():
         raise ValueError(
             f"dataset {dataset.name!r}: root {dataset.root} is not a folder; correct `root`"

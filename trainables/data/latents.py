@@ -25,6 +25,10 @@ def training_latents(dataset: Dataset) -> np.ndarray:
     Raises:
         ValueError: the file cannot be read, or is of another number of clips, or not finite.
     """
+    if dataset.program is not None:
+        clips = dataset.split("train")
+        drawn = [dataset.program.latent(dataset.sample(clip)) for clip in clips]
+        return np.stack(drawn).astype(np.float32)
     assert dataset.latents is not None, "checked when the stage was described"
     try:
         latents = load_file(dataset.latents)[NAME]

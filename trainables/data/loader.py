@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import cv2
 import torch
@@ -39,7 +38,7 @@ def training_batches(
     max_unreadable: float,
     pairing: Pairing,
     resample: Mapping[str, tuple[int, int]],
-    second_views: Mapping[str, Path],
+    second_views: Mapping[str, float],
     pin_memory: bool,
 ) -> Iterator[Batch]:
     """This rank's part of the global batches `start_step` to `stop_step` - 1.
@@ -48,7 +47,7 @@ def training_batches(
 
     The batches follow from the mixture and the settings alone, not from `workers` or
     `start_step`. A clip that cannot be read is replaced by another of the same source. A second
-    view shows the file under `second_views` (source -> root) instead of the clip's own.
+    view shows the generator's view of the scale in `second_views` instead of the clip itself.
 
     Raises:
         ValueError: when more than `max_unreadable` of a source's training clips (as seen by this

@@ -7,10 +7,12 @@ import os
 import posixpath
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from trainables.settings import nearest
 
+Humans = Literal["virtual", "removed", "none", "real"]
+Split = Literal["train", "selection", "report"]
 SPLITS = ("train", "selection", "report")
 COLUMNS = ("path", "label", "group", "split")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -48,7 +47,7 @@ class TrainingViews(torch.utils.data.Dataset[View]):
     reader: ClipReader
     max_unreadable: float
     resample: Mapping[str, tuple[int, int]]  # sources whose frames pass through width x height
-    second_views: Mapping[str, Path]  # source -> root of what other views than the first show
+    second_views: Mapping[str, float]  # source -> scale of what other views than the first show
     _last: tuple[tuple[str, int, int], list[np.ndarray]] | None = field(
         default=None, init=False, repr=False
     )
@@ -104,10 +103,10 @@ class TrainingViews(torch.utils.data.Dataset[View]):
     def _read(self, draw: Draw) -> list[np.ndarray]:
         dataset, clip = self.datasets[draw.source], self.clips[draw.source][draw.clip]
         position = np.random.default_rng(draw.clip_seed).random()
-        roots = [dataset.root]
+        scales = [0.0]
         if draw.source in self.second_views:
-            roots.append(self.second_views[draw.source])
-        read = [self.reader.read(r / clip.path, position, dataset.frame_rate) for r in roots]
+            scales.append(self.second_views[draw.source])
+        read = [frames_of(dataset, clip, scale, self.reader, position) for scale in scales]
         if draw.source in self.resample:
             read = [resample(frames, *self.resample[draw.source]) for frames in read]
         return read
@@ -133,10 +132,10 @@ class EvaluationViews(torch.utils.data.Dataset[View]):
 
     def _of(self, index: int) -> list[View]:
         clip, windows = self.clips[index], self.views.clips
-        path, side = self.dataset.root / clip.path, self.settings.resolution
+        side = self.settings.resolution
         positions = np.linspace(0, 1, windows) if windows > 1 else [0.5]
         try:
-            read = [self.reader.read(path, p, self.dataset.frame_rate) for p in positions]
+            read = [frames_of(self.dataset, clip, 0.0, self.reader, each) for each in positions]
         except ClipUnreadable:
             nothing = np.zeros((self.settings.frames, side, side, 3), np.uint8)
             failed = [(self.dataset.name, clip.path)]
@@ -152,6 +151,23 @@ class EvaluationViews(torch.utils.data.Dataset[View]):
     ) -> View:
         scale = scale_of(frames, self.settings.normalize)
         return View(frames, scale, clip.label, 0, index, index, failed)
+
+
+def frames_of(
+    dataset: Dataset, clip: Clip, scale: float, reader: ClipReader, position: float
+) -> np.ndarray:
+    """uint8 [T, H, W, 3]: a window of the clip, or of its view of `scale`, as `read_clip`.
+
+    Raises:
+        ClipUnreadable: it cannot be read.
+        ValueError: the program that draws it gave what is no clip.
+    """
+    if dataset.program is None:
+        root = dataset.views[scale] if scale else dataset.root
+        return reader.read(root / clip.path, position, dataset.frame_rate)
+    drawn = dataset.program.draw(dataset.sample(clip), scale)
+    places, _ = reader.window(len(drawn), dataset.program.frames_per_second, position)
+    return np.stack([reader.shrunk(drawn[place]) for place in places])
 
 
 def check_unreadable(

@@ -16,7 +16,7 @@ from trainables.data.clips import read_clip
 from trainables.data.demo_world.settings import WorldSettings
 from trainables.data.files import check_files
 from trainables.data.generators.__main__ import main
-from trainables.data.generators.exported import ExportedProgram, SamplingSettings
+from trainables.data.generators.exported import ExportedProgram, SamplingSettings, program_hash
 from trainables.data.generators.renderers import DemoPeople
 from trainables.data.generators.sampling import views_folder
 from trainables.data.latent_draws import LatentDraws
@@ -66,7 +66,13 @@ def exported(
 
 def program(path: Path, classes: tuple[str, ...] = ()) -> ExportedProgram:
     settings = SamplingSettings(
-        program="", seed=0, clips=40, heldout_clips=0, classes=classes, frames_per_second=8, crf=20
+        program=program_hash(path),
+        seed=0,
+        clips=40,
+        heldout_clips=0,
+        classes=classes,
+        frames_per_second=8,
+        crf=20,
     )
     return ExportedProgram(path, settings)
 

@@ -63,7 +63,7 @@ def viewed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Dataset]:
     return with_views(tmp_path_factory.mktemp("viewed"))
 
 
-def pairs(datasets: dict[str, Dataset], root: Path | None) -> list[Batch]:
+def pairs(datasets: dict[str, Dataset], scale: float | None) -> list[Batch]:
     """One pass over the synthetic clips, two views each, nothing augmented."""
     size = len(datasets["synthetic"].split("train"))
     mixture = Mixture(
@@ -89,7 +89,7 @@ def pairs(datasets: dict[str, Dataset], root: Path | None) -> list[Batch]:
         max_unreadable=0.1,
         pairing="same_clip",
         resample={},
-        second_views={} if root is None else {"synthetic": root},
+        second_views={} if scale is None else {"synthetic": scale},
         pin_memory=False,
     )
     return list(batches)
@@ -99,7 +99,7 @@ def test_a_pair_is_the_generators_clip_and_its_view_at_the_same_time(
     viewed: dict[str, Dataset],
 ) -> None:
     source = viewed["synthetic"]
-    for batch in pairs(viewed, source.views[0.5]):
+    for batch in pairs(viewed, 0.5):
         assert batch.clip[0::2].tolist() == batch.clip[1::2].tolist()
         for place, index in enumerate(batch.clip.tolist()):
             root = source.views[0.5] if place % 2 else source.root
@@ -128,7 +128,8 @@ def test_where_a_view_cannot_be_read_another_clip_stands_in_for_both(
         write_video(folder / clip.path, width=32, height=32, count=8, seed=900 + index)
     broken = viewed["synthetic"].split("train")[3]
     (folder / broken.path).write_bytes(b"no video")
-    batches = pairs(viewed, folder)
+    source = replace(viewed["synthetic"], views={0.5: folder})
+    batches = pairs({**viewed, "synthetic": source}, 0.5)
     clips = [clip for batch in batches for clip in batch.clip.tolist()]
     assert 3 not in clips and clips[0::2] == clips[1::2]
     assert {pair for batch in batches for pair in batch.unreadable} == {("synthetic", broken.path)}

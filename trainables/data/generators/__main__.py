@@ -5,6 +5,8 @@ same time on other people, in other clothes, light and surroundings, by another 
 takes a generative model as an exported program. The same settings give the same pixels, whatever
 the number of workers. Interrupted or killed, the same command goes on; with more scales it adds
 their views.
+
+`train` makes such a program: a small model of the clips of any dataset, learnt in minutes.
 """
 
 from __future__ import annotations
@@ -19,8 +21,14 @@ from rich.markup import escape
 
 from trainables.data.clip_jobs import with_progress
 from trainables.data.command_line import at_least_one, check_names, exit_status, parser_of
-from trainables.data.generators.exported import ExportedProgram, SamplingSettings, program_hash
+from trainables.data.generators.exported import (
+    ExportedProgram,
+    SamplingSettings,
+    loaded,
+    program_hash,
+)
 from trainables.data.generators.generator import Generator
+from trainables.data.generators.learn_command import add_training, train
 from trainables.data.generators.renderers import VirtualHumans
 from trainables.data.generators.sampling import (
     Drawn,
@@ -37,16 +45,20 @@ from trainables.data.generators.steering import (
     train_walk,
     write_walk,
 )
+from trainables.data.manifests import Humans
 from trainables.data.virtual_humans.options import add_rendering, render_settings
 from trainables.data.virtual_humans.takes import checked_motions, find_takes
 from trainables.settings import parse
 
+RATE = 15  # frames per second, where nothing else is said
+
 NOTES = """a program:
   A .pt2 file of torch.export.save. It is code: load it only if you trust who made it. It takes a
   latent, float32 [1, D], and with --classes the number of a class, int64 [1]. It gives a clip
-  [1, T, H, W, 3] or an image [1, H, W, 3], uint8, or float from 0 to 1.
+  [1, T, H, W, 3] or an image [1, H, W, 3], uint8, or float from 0 to 1. One that `train` wrote
+  knows its classes, its rate, whom it shows and the licence of what it learnt from.
 
-what is written:
+what `humans` and `program` write:
   OUT/NAME/train/000000.mp4, ...              the clips G(z), H.264
   OUT/NAME.views/0.5/train/000000.mp4, ...    the view of scale 0.5 of each, under the same path
   OUT/NAME.csv        the manifest: path,label,group,split
@@ -58,6 +70,8 @@ examples:
   python -m trainables.data.generators humans mocap data --clips 5000 --scales 0.25 0.5 1 2
   python -m trainables.data.generators program gan.pt2 data --scales 0.2 --classes run jump
   python -m trainables.data.generators program gan.pt2 data --name steered --steer zoom brightness
+  python -m trainables.data.generators train my.yaml synthetic data/flow.pt2
+  python -m trainables.data.generators program data/flow.pt2 data --scales 0.2 --clips 5000
 
 exit status: 0 done, 1 done but some clips could not be drawn (the catalog is not written), 2 the
 generator or a setting is wrong, or the disk is full, 130 interrupted
@@ -70,16 +84,24 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace, console: Console) -> int:
+    return train(arguments, console) if arguments.kind == "train" else _sample(arguments, console)
+
+
+def _sample(arguments: argparse.Namespace, console: Console) -> int:
     out, name, sheet = arguments.out, arguments.name, arguments.contact_sheet
     scales = sorted(set(arguments.scales))
     check_names(name, sheet)
     if not all(0 < scale < float("inf") for scale in scales):
         raise ValueError(f"--scales {scales}: each must be above 0; 0 is the clip itself")
     generator: Generator
+    humans: Humans
     if arguments.kind == "humans":
         generator, source = _humans(arguments, console), arguments.motions
+        humans, licence = "virtual", arguments.licence
     else:
         program, source = _program(arguments), arguments.program
+        humans = program.humans(arguments.humans) or "virtual"
+        licence = arguments.licence or program.licence
         generator = _steered(program, arguments, console) if arguments.steer else program
     total, made, wrong = jobs_of(generator, scales), 0, list[Drawn]()
     with claim(generator, out, name, str(source.resolve())):
@@ -92,9 +114,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
         if wrong:
             console.print(f"{len(wrong):,} clips could not be drawn; the same command tries again")
             return 1
-        catalog = write_lists(
-            generator, out, name, scales, humans=arguments.humans, licence=arguments.licence
-        )
+        catalog = write_lists(generator, out, name, scales, humans=humans, licence=licence)
     console.print(f"{name}: {made:,} clips and views made, {total - made:,} were there")
     if sheet is not None:
         write_pairs(sheet, out, name, scales, rows=8)
@@ -112,13 +132,16 @@ def _humans(arguments: argparse.Namespace, console: Console) -> VirtualHumans:
 
 
 def _program(arguments: argparse.Namespace) -> ExportedProgram:
+    content = program_hash(arguments.program)
+    about = loaded(arguments.program, content).about
+    classes, rate = ((), RATE) if about is None else (about.classes, about.frames_per_second)
     given = {
-        "program": program_hash(arguments.program),
+        "program": content,
         "seed": arguments.seed,
         "clips": arguments.clips,
         "heldout_clips": arguments.heldout,
-        "classes": tuple(arguments.classes),
-        "frames_per_second": arguments.fps,
+        "classes": tuple(arguments.classes or classes),
+        "frames_per_second": arguments.fps or rate,
         "crf": arguments.crf,
     }
     program = ExportedProgram(arguments.program, parse(SamplingSettings, given, "options"))
@@ -151,17 +174,20 @@ def _steered(
 
 def _parser() -> argparse.ArgumentParser:
     parser = parser_of("trainables.data.generators", __doc__, NOTES)
-    kinds = parser.add_subparsers(dest="kind", required=True, metavar="{humans,program}")
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="{humans,program,train}")
     humans = kinds.add_parser("humans", help="virtual humans, from motion capture")
     humans.add_argument("motions", type=Path, metavar="MOTIONS", help="the folder of the BVH files")
     _add_common(humans, name="humans_views")
+    humans.add_argument(
+        "--fps", type=at_least_one, default=RATE, help=f"frames per second (default: {RATE})"
+    )
     add_rendering(humans.add_argument)
-    humans.set_defaults(humans="virtual")
     program = kinds.add_parser("program", help="a generative model, exported by torch.export")
     program.add_argument("program", type=Path, metavar="FILE.pt2", help="code: trust who made it")
     _add_common(program, name="generated")
     add = program.add_argument
     add("--classes", nargs="+", default=[], metavar="NAME", help="by the number that it takes")
+    add("--fps", type=at_least_one, help=f"frames per second (default: its own, or {RATE})")
     add(
         "--steer",
         nargs="+",
@@ -173,11 +199,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--steer-steps", type=at_least_one, default=500, help="of its training (default: 500)")
     add(
         "--humans",
-        choices=("virtual", "none", "real"),
-        default="virtual",
+        choices=("virtual", "removed", "none", "real"),
         help="who is in what it learnt from: clips of a model of real people are real (default: "
-        "virtual)",
+        "what it says, or virtual)",
     )
+    add_training(kinds.add_parser("train", help="a program, learnt from a dataset's clips"))
     return parser
 
 
@@ -195,7 +221,6 @@ def _add_common(parser: argparse.ArgumentParser, name: str) -> None:
     add("--name", default=name, help=f"of the dataset (default: {name})")
     add("--clips", type=at_least_one, default=1000, help="training clips (default: 1000)")
     add("--heldout", type=int, default=0, help="held-out clips (default: 0)")
-    add("--fps", type=at_least_one, default=15, help="frames per second (default: 15)")
     add("--crf", type=int, default=22, help="x264's quality, lower is better (default: 22)")
     add("--licence", help="of what it is made from, for the catalog and who gets the weights")
     add("--seed", type=int, default=0, help="(default: 0)")

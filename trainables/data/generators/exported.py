@@ -6,18 +6,21 @@ Such a file is code that runs with your rights: load those alone whose maker you
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from trainables.data.generators.about import FILE, About, read_about
 from trainables.data.generators.generator import Sample
+from trainables.data.manifests import Humans
 from trainables.data.virtual_humans.settings import Count, Split
 from trainables.settings import Settings
 
@@ -57,45 +60,75 @@ class ExportedProgram:
     def crf(self) -> int:
         return self.settings.crf
 
+    @property
+    def loaded(self) -> Loaded:
+        return loaded(self.path, self.settings.program)
+
+    @property
+    def licence(self) -> str | None:
+        """Of what it learnt from, where it says."""
+        return None if self.loaded.about is None else self.loaded.about.licence
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.settings.classes or (NO_CLASS,)
+
+    def humans(self, given: Humans | None) -> Humans | None:
+        """Whom its clips show: as it says, else as `given`. Raises ValueError if these differ."""
+        about = self.loaded.about
+        if about is None:
+            return given
+        if given not in (None, about.humans):
+            raise ValueError(
+                f"{self.path}: humans {given!r} is asked for, and it has learnt from clips whose "
+                f"humans are {about.humans!r}; leave humans out"
+            )
+        return about.humans
+
     def check(self) -> None:
         """Raises ValueError unless it is a program that gives clips, each time of one shape."""
-        _, takes_class = loaded(self.path)[1:]
-        if takes_class != bool(self.settings.classes):
-            raise ValueError(
-                f"{self.path}: takes {'a latent and a class' if takes_class else 'a latent alone'}"
-                f", and {len(self.settings.classes)} classes are named; "
-                + ("name them with --classes" if takes_class else "leave --classes out")
-            )
+        self.check_inputs()
         shapes = {self.draw(sample, scale=1.0).shape for sample in self.samples()[:2]}
         if len(shapes) > 1:
             raise ValueError(f"{self.path}: gives clips of several shapes, {sorted(shapes)}")
 
+    def check_inputs(self) -> None:
+        """Raises ValueError where the classes are not the program's."""
+        takes_class, about = self.loaded.takes_class, self.loaded.about
+        if takes_class != bool(self.settings.classes):
+            raise ValueError(
+                f"{self.path}: takes {'a latent and a class' if takes_class else 'a latent alone'}"
+                f", and {len(self.settings.classes)} classes are named; "
+                + ("name them in the order of their numbers" if takes_class else "name none")
+            )
+        if about is not None and about.classes != self.settings.classes:
+            raise ValueError(
+                f"{self.path}: its classes are {', '.join(about.classes)}, and not "
+                f"{', '.join(self.settings.classes)}; leave them out"
+            )
+
     def samples(self) -> Sequence[Sample]:
-        settings, classes = self.settings, self.settings.classes or (NO_CLASS,)
-        splits: list[Split] = [
-            "train" if number < settings.clips else "selection"
-            for number in range(settings.clips + settings.heldout_clips)
-        ]
-        rng = np.random.default_rng([settings.seed, CLASS])
-        labels = rng.integers(len(classes), size=len(splits))
-        return [
-            Sample(number, split, classes[label], f"z{number:06d}")
-            for number, (split, label) in enumerate(zip(splits, labels, strict=True))
-        ]
+        count = self.settings.clips + self.settings.heldout_clips
+        rng = np.random.default_rng([self.settings.seed, CLASS])
+        labels = rng.integers(len(self.classes), size=count)
+        return [self.sample(number, self.classes[label]) for number, label in enumerate(labels)]
+
+    def sample(self, number: int, label: str) -> Sample:
+        split: Split = "train" if number < self.settings.clips else "selection"
+        return Sample(number, split, label, f"z{number:06d}")
 
     def draw(self, sample: Sample, scale: float) -> np.ndarray:
         return self.draw_latent(sample, self.latent(sample) + scale * self._normal(W, sample))
 
     def draw_latent(self, sample: Sample, z: np.ndarray) -> np.ndarray:
         """G(z) with the sample's class, as `draw`."""
-        program, _, takes_class = loaded(self.path)
+        program = self.loaded
         given = [torch.from_numpy(z).float().unsqueeze(0)]
-        if takes_class:
+        if program.takes_class:
             given.append(torch.tensor([self.settings.classes.index(sample.label)]))
-        torch.set_num_threads(1)  # there is a process for each core
-        with torch.inference_mode():
+        with _one_thread(), torch.inference_mode():
             try:
-                made = program(*given)
+                made = program.draw(*given)
             except Exception as error:  # whatever the program raises
                 raise ValueError(f"{self.path}: fails on sample {sample.number}: {error}") from None
         return as_clip(made, f"{self.path}: sample {sample.number}")
@@ -109,10 +142,26 @@ class ExportedProgram:
 
     def _normal(self, stream: int, sample: Sample) -> np.ndarray:
         rng = np.random.default_rng([self.settings.seed, stream, sample.number])
-        return rng.standard_normal(loaded(self.path)[1])
+        return rng.standard_normal(self.loaded.latent)
 
     def described(self) -> dict[str, Any]:
-        return {"generator": "exported program", **self.settings.model_dump(mode="json")}
+        about = self.loaded.about
+        return {
+            "generator": "exported program",
+            **self.settings.model_dump(mode="json"),
+            **({} if about is None else {"learnt_from": about.learnt_from}),
+        }
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """There is a process for each core, and sums of several threads are not the same to the bit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def as_clip(made: Any, what: str) -> np.ndarray:
@@ -160,15 +209,25 @@ def program_hash(path: Path) -> str:
         raise ValueError(f"{path}: {error.strerror}; give a file that torch.export wrote") from None
 
 
-@lru_cache(maxsize=1)
-def loaded(path: Path) -> tuple[Callable[..., Any], int, bool]:
-    """The program, the size of its latent, and whether it takes a class.
+class Loaded(NamedTuple):
+    draw: Callable[..., Any]
+    latent: int  # numbers
+    takes_class: bool
+    about: About | None  # what it says of itself
+
+
+@lru_cache(maxsize=4)
+def loaded(path: Path, content: str) -> Loaded:
+    """`content`: the `program_hash` that the file has.
 
     Raises:
-        ValueError: it is no exported program, or takes something else.
+        ValueError: it has another by now; it is no exported program, or takes something else.
     """
+    if program_hash(path) != content:
+        raise ValueError(f"{path}: has changed since it was first looked at; start again with it")
+    extra_files = {FILE: ""}  # an empty one torch would not fill
     try:
-        program = torch.export.load(path)
+        program = torch.export.load(path, extra_files=extra_files)
     except Exception as error:  # of many kinds, by what the file is instead
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
@@ -196,4 +255,5 @@ def loaded(path: Path) -> tuple[Callable[..., Any], int, bool]:
             f"{path}: takes ({given}); it must take a latent, float32 [1, D], and may take a "
             "class, int64 [1]"
         )
-    return program.module(), shapes[0][1], len(inputs) == 2
+    about = read_about(extra_files[FILE], str(path))
+    return Loaded(program.module(), shapes[0][1], len(inputs) == 2, about)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -52,3 +54,9 @@ class Generator(Protocol):
     def described(self) -> dict[str, Any]:
         """What decides its clips, a seed among it, as JSON values."""
         ...
+
+
+def version_of(generator: Generator) -> str:
+    """16 hex digits over all that decides its clips."""
+    content = json.dumps(generator.described(), sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]

@@ -7,9 +7,7 @@ work resumes, and more scales may be added later without changing what there is.
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -19,12 +17,12 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from trainables.data.catalog import Humans
 from trainables.data.claims import claimed
 from trainables.data.clip_jobs import in_parallel
 from trainables.data.clips import read_clip
-from trainables.data.generators.generator import Generator, Sample
+from trainables.data.generators.generator import Generator, Sample, version_of
 from trainables.data.latents import write_latents
+from trainables.data.manifests import Humans
 from trainables.data.whole_files import add_to_catalog, encode_mp4, entries_of, write_whole
 
 
@@ -47,7 +45,7 @@ def views_folder(name: str, scale: float) -> str:
 def claim(generator: Generator, out: Path, name: str, source: str) -> Iterator[None]:
     """See `claimed`."""
     folders = [out / name, out / f"{name}.views"]
-    with claimed(out, name, _version(generator), generator.described(), source, folders):
+    with claimed(out, name, version_of(generator), generator.described(), source, folders):
         yield
 
 
@@ -112,7 +110,7 @@ def write_lists(
         "root": name,
         "humans": humans,
         "classes": sorted({each.label for each in samples}),
-        "version": f"{described['generator']} {_version(generator)}, seed {described['seed']}",
+        "version": f"{described['generator']} {version_of(generator)}, seed {described['seed']}",
         "views": {scale: views_folder(name, scale) for scale in listed},
     }
     if (latents := generator.latents()) is not None:
@@ -145,8 +143,3 @@ def write_pairs(path: Path, out: Path, name: str, scales: Sequence[float], rows:
         strips.append(np.concatenate(shown, axis=1))
     sheet = cv2.cvtColor(np.concatenate(strips), cv2.COLOR_RGB2BGR)
     write_whole(path, cv2.imencode(path.suffix, sheet)[1].tobytes())
-
-
-def _version(generator: Generator) -> str:
-    content = json.dumps(generator.described(), sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()[:16]

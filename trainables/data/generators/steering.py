@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainables.data.generators.exported import ExportedProgram, loaded
+from trainables.data.generators.exported import ExportedProgram
 from trainables.data.generators.generator import Sample
 from trainables.data.virtual_humans.settings import Count
 from trainables.data.whole_files import write_whole
@@ -99,7 +99,7 @@ def train_walk(
     for name in settings.transforms:
         if name not in TRANSFORMS:
             raise ValueError(f"--steer {name}: is none of {', '.join(TRANSFORMS)}")
-    generate, size, takes_class = loaded(program.path)
+    generate, size, takes_class, _ = program.loaded
     torch.manual_seed(settings.seed)
     torch.set_num_threads(1)  # sums of several are not the same to the bit
     walk = Walk(size, len(settings.transforms))

@@ -127,6 +127,7 @@ def _footage_dataset(named: tuple[Path, str] | None) -> Dataset | None:
             f"--footage {name}: is declared humans: {dataset.humans}; what stands behind virtual "
             "people must be none or removed"
         )
+    dataset.require_files()
     check_files(dataset)
     return dataset
 
