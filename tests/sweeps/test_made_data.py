@@ -41,6 +41,7 @@ def demo_on(catalog: Path, folder: Path) -> Prepared:
 
 def test_the_demos_sweep_plans_on_data_that_the_commands_made(tmp_path: Path) -> None:
     catalog = make(tmp_path)
+    assert "Not kept" not in (catalog.parent / "report.html").read_text()  # nobody is found after
     ready = demo_on(catalog, tmp_path / "runs")
     synthetic, scenes = ready.data["synthetic"], ready.data["scenes"]
     assert (synthetic.humans, scenes.humans) == ("virtual", "removed")

@@ -118,16 +118,13 @@ def write_report(into: Path, settings: RemovalSettings, outcomes: Sequence[Outco
     ]:
         lines.append(
             f"<h3>{escape(each.path)}</h3><p>{each.state}, leak {each.leak_rate:.3f}, "
-            f"{each.attempts} attempts, {each.hits[0]} hits before and {each.hits[1]} after"
+            f"attempt {each.attempts}, {each.hits[0]} hits before and {each.hits[1]} after"
             f'<br><img src="sheets/{quote(each.path)}.jpg" alt="before and after">'
         )
-    lines.append("<h2>Not kept</h2><table>")
-    lines += [
-        f"<tr><td>{escape(each.path)}<td>{each.state}<td>{escape(each.reason)}"
-        for each in outcomes
-        if each.state not in KEPT
-    ]
-    write_whole(into / "report.html", ("\n".join([*lines, "</table>"]) + "\n").encode())
+    if lost := [each for each in outcomes if each.state not in KEPT]:
+        rows = (f"<tr><td>{escape(x.path)}<td>{x.state}<td>{escape(x.reason)}" for x in lost)
+        lines += ["<h2>Not kept</h2><table>", *rows, "</table>"]
+    write_whole(into / "report.html", ("\n".join(lines) + "\n").encode())
 
 
 def sentences(total: Totals) -> list[str]:

@@ -198,7 +198,7 @@ def test_the_command_makes_a_dataset_that_a_sweep_can_read(
     assert dataset.leak_rate is not None and 0 <= dataset.leak_rate < 0.2
     assert [clip.path for clip in dataset.clips] == ["walk/0.mp4"]
     report = (tmp_path / "out" / "report.html").read_text()
-    assert "sheets/walk/0.mp4.jpg" in report and "broken.mp4" in report
+    assert "sheets/walk/0.mp4.jpg" in report and "Not kept" in report and "broken.mp4" in report
     assert (tmp_path / "out" / "sheets" / "walk" / "0.mp4.jpg").exists()
     # The same command again makes nothing anew; other settings need another folder.
     before = made(tmp_path / "out")
