@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -10,13 +13,14 @@ from mlflow import MlflowClient
 from rich.console import Console
 
 from sweeps.prepare import Prepared, prepare
-from sweeps.sweep import Sweep
+from sweeps.sweep import Sweep, parse_assignments
 from tests.sweeps.commands import ROOT, WORLD, run_to_end, write_world_sweep
 from tests.trainables.data.mocap import write_mocap
 from trainables.data.human_removal.__main__ import main as human_removal
+from trainables.data.manifests import read_manifest
 from trainables.data.virtual_humans.__main__ import main as virtual_humans
 
-DEMO = ROOT / "sweeps" / "demo.yaml"
+DATA = ROOT.parent / "shared" / "data"
 SMALL = ("--seconds", "0.4", "--fps", "10", "--size", "64x48", "--cast", "4", "--workers", "1")
 
 
@@ -34,15 +38,26 @@ def make(folder: Path, clips: int = 6) -> Path:
     return out / "catalog.yaml"
 
 
-def demo_on(catalog: Path, folder: Path) -> Prepared:
-    sweep = Sweep(DEMO, {"name": "made", "storage": str(folder), "datasets.catalog": str(catalog)})
+def documented(name: str, catalogs: list[Path], folder: Path) -> Prepared:
+    """The sweep as docs/data.md types it, on other catalogs and another storage, planned."""
+    lines = (ROOT / "docs" / "data.md").read_text().replace("\\\n", " ").splitlines()
+    (line,) = (each for each in lines if "mixing.py" in each and f"--set name={name} " in each)
+    words = shlex.split(line)
+    file = ROOT / words[2] if words[2].endswith(".yaml") else ROOT / "sweeps" / "demo.yaml"
+    given = [word for before, word in pairwise(words) if before == "--set"]
+    ours = {"storage": str(folder), "datasets.catalog": [str(path) for path in catalogs]}
+    sweep = Sweep(file, {**parse_assignments(given), **ours})
     return prepare(sweep, Console(quiet=True), dry_run=True)
+
+
+def aligned_on(ready: Prepared) -> set[str]:
+    return {source for planned in ready.plan.stages for source in planned.repetition}
 
 
 def test_the_demos_sweep_plans_on_data_that_the_commands_made(tmp_path: Path) -> None:
     catalog = make(tmp_path)
     assert "Not kept" not in (catalog.parent / "report.html").read_text()  # nobody is found after
-    ready = demo_on(catalog, tmp_path / "runs")
+    ready = documented("made", [catalog], tmp_path / "runs")
     synthetic, scenes = ready.data["synthetic"], ready.data["scenes"]
     assert (synthetic.humans, scenes.humans) == ("virtual", "removed")
     assert synthetic.classes == scenes.classes == ("left", "right")
@@ -53,8 +68,61 @@ def test_the_demos_sweep_plans_on_data_that_the_commands_made(tmp_path: Path) ->
     trials = " ".join(name for name, _ in ready.search.known().values())
     for baseline in ("random weights", "synthetic only", "scenes only", "equal"):
         assert f"baseline: {baseline}" in trials
-    drawn = {source for planned in ready.plan.stages for source in planned.repetition}
-    assert drawn == {"synthetic", "scenes"}
+    assert aligned_on(ready) == {"synthetic", "scenes"}
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"no real data sets at {DATA}")
+def test_the_gestures_sweep_plans_on_real_files_that_the_commands_made_clips_of(
+    tmp_path: Path,
+) -> None:
+    mocap, davis, out = tmp_path / "mocap", tmp_path / "davis", tmp_path / "made"
+    mocap.mkdir()
+    rows = [
+        row for row in read_manifest(DATA / "mocap" / "clips.csv") if row.label in ("bow", "run")
+    ]
+    chosen = [*rows[:3], *rows[-3:]]
+    lines = [f"{row.path},{row.label},{row.group}" for row in chosen]
+    (mocap / "clips.csv").write_text("\n".join(["path,label,group", *lines]))
+    for row in chosen:
+        shutil.copy(DATA / "mocap" / row.path, mocap)
+    options = ["--name", "mocap_humans", "--clips", "4", "--heldout", "2", *SMALL]
+    assert virtual_humans([str(mocap), str(out), *options]) == 0
+    lines = ["path,label,group"]
+    for scene in ("bmx-trees", "parkour"):
+        for kind in ("frames", "masks"):
+            (davis / scene / kind).mkdir(parents=True)
+            files = sorted((DATA / "davis" / "with_people" / scene / kind).iterdir())
+            for file in files[:3]:
+                shutil.copy(file, davis / scene / kind)
+        lines.append(f"{scene}/frames,{scene},{scene}")
+    (tmp_path / "davis.csv").write_text("\n".join(lines))
+    removal = [
+        str(davis),
+        str(out),
+        "--name",
+        "davis_removed",
+        "--frame-rate",
+        "24",
+        "--workers",
+        "1",
+    ]
+    removal += [
+        "--clips",
+        str(tmp_path / "davis.csv"),
+        "--masks",
+        str(davis / "{parent}" / "masks"),
+    ]
+    assert human_removal([*removal, "--max-leak", "1", "--redo", "0"]) == 0
+    catalogs = [ROOT / "sweeps" / "catalogs" / "gestures.yaml", out / "catalog.yaml"]
+    ready = documented("gestures_made", catalogs, tmp_path / "runs")
+    assert {name: data.humans for name, data in ready.data.items()} == {
+        "mocap_humans": "virtual",
+        "wan_t2v": "virtual",
+        "davis_removed": "removed",
+        "egogestar": "real",
+    }
+    assert ready.data["davis_removed"].classes == ("bmx-trees", "parkour")
+    assert aligned_on(ready) == {"mocap_humans", "wan_t2v", "davis_removed"}
 
 
 @pytest.mark.slow
