@@ -204,6 +204,8 @@ def _carry_out_orders(config: dict[str, Any]) -> None:
         mistake = work(attempt, rank)
         # What the stage held is free before the next one comes, or others on the device want it.
         gc.collect()
+        if number == 1:  # what is left was imported, and need not be looked through each time
+            gc.freeze()
         if torch := sys.modules.get("torch"):
             torch.cuda.empty_cache()
 

@@ -158,7 +158,10 @@ class MlflowRuns:
             reports = [f.name for f in contents.artifacts if f.suffix in (".html", ".md")]
             links = [f"[{name}]({here}/{run_id}/artifacts/{name})" for name in reports]
             return "\n\n".join([" · ".join([self.links, *links]), contents.note])
-        linked = [(role, key, self._find("stage", key)) for role, key in contents.stages.items()]
+        linked = [
+            (role, key, self.get("stage", key) or self._find("stage", key))  # a part will do
+            for role, key in contents.stages.items()
+        ]
         links = [
             f"- {role}: " + (f"[{stage.name}]({here}/{stage.run_id})" if stage else key)
             for role, key, stage in linked

@@ -6,8 +6,8 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from itertools import chain
 
 from cluster.gangs import Gang, Place
@@ -34,6 +34,7 @@ class _Waiting:
     identity: str
     shapes: Sequence[Shape]
     at_once: bool
+    look: asyncio.Event = field(default_factory=asyncio.Event)  # there may be room for it now
 
 
 class Room:
@@ -89,11 +90,14 @@ class Room:
         try:
             check()
             while self._first() is not waiting or (shape := self._room_for(waiting)) is None:
-                await asyncio.sleep(QUEUE_POLL_SECONDS)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(QUEUE_POLL_SECONDS):  # nodes come and go unheard
+                        await waiting.look.wait()
+                waiting.look.clear()
                 check()
         finally:
             self._queue.remove(waiting)
-            self._sorted = -math.inf
+            self._wake_first()
         place = Place(shape, self._idle_gang(shape))
         if place.gang is not None:
             self._idle.pop(place.gang).cancel()
@@ -106,6 +110,18 @@ class Room:
                 wait = asyncio.get_running_loop().call_later
                 self._idle[place.gang] = wait(IDLE_SECONDS, self._end, place.gang)
                 self.vacate(self._going)
+            self._wake_first()
+
+    def lately(self) -> Cluster:
+        """The nodes of a moment ago: one look at them serves all who ask."""
+        if time.monotonic() - self._looked > QUEUE_POLL_SECONDS:
+            self._cluster, self._looked = self._nodes.now(), time.monotonic()
+        return self._cluster
+
+    def _wake_first(self) -> None:
+        self._sorted = -math.inf
+        if first := self._first():
+            first.look.set()
 
     def _first(self) -> _Waiting | None:
         """Sorted once for all who wait: if each did it, a long queue would be all the work here."""
@@ -116,11 +132,9 @@ class Room:
         return self._head
 
     def _fits(self, waiting: _Waiting) -> bool:
-        """Whether there are nodes for it. One look at them, a moment old, serves all who wait."""
-        if time.monotonic() - self._looked > QUEUE_POLL_SECONDS:
-            self._cluster, self._looked = self._nodes.now(), time.monotonic()
+        """Whether there are nodes for it."""
         narrowest = waiting.shapes[-1]
-        return workers_on(self._cluster.usable, narrowest) >= narrowest.workers
+        return workers_on(self.lately().usable, narrowest) >= narrowest.workers
 
     def _order(self, waiting: _Waiting) -> tuple[int, int]:
         return -self._unblocks(waiting.identity), waiting.arrival
@@ -191,6 +205,7 @@ class Room:
     def _end(self, gang: Gang) -> None:
         self._idle.pop(gang).cancel()
         self._leaving.add(gang)
+        gang.over.add_done_callback(lambda _: self._wake_first())
         gang.end()
 
     def _free(self, nodes: Iterable[Resources], *gangs: Iterable[Gang]) -> dict[str, float]:

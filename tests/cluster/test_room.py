@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
+import weakref
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -138,6 +141,23 @@ def test_shapes_take_turns_in_the_order_in_which_they_came() -> None:
         shapes = {"a": ONE, "b": TWO, "c": ONE, "d": ONE, "e": TWO, "f": ONE}
         await asyncio.gather(*(stage(name, shape) for name, shape in shapes.items()))
         assert started == [*"abcdef"]
+
+    play(scene)
+
+
+def test_the_next_begins_when_there_is_room_and_not_with_its_next_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(room, "QUEUE_POLL_SECONDS", 3600.0)
+
+    async def scene() -> None:
+        there, left = a_room(), a_gang(ONE)
+        asked = asks(left, rank=0)
+        stages = [stay(there, "a", ONE, left), *(stay(there, name, TWO) for name in "bcd")]
+        running = asyncio.gather(*stages)
+        assert await asked is None  # told to make room
+        left.over.set_result(None)
+        await running
 
     play(scene)
 
@@ -325,6 +345,31 @@ def test_what_ended_the_gang_is_the_error_of_the_stage_and_nobody_waits_for_ever
         assert await waiting is None
 
     play(scene)
+
+
+def test_a_worker_gives_up_what_each_stage_held_and_looks_through_what_it_imported_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    held: list[weakref.ref[Any]] = []
+    orders = iter([*((number, STAGE) for number in (1, 2, 3)), None])
+
+    class Model:
+        def __init__(self) -> None:
+            self.itself = self  # nothing but the collector frees it
+
+    def work(*_: Any) -> None:
+        assert all(each() is None for each in held)
+        held.append(weakref.ref(Model()))
+
+    monkeypatch.setattr(gangs, "work", work)
+    monkeypatch.setattr(gangs.ray, "get", lambda _: next(orders))
+    monkeypatch.setattr("ray.train.get_context", MagicMock())
+    try:
+        gangs._carry_out_orders({"gang": "gang", "stages": MagicMock()})
+        assert [each() for each in held] == [None] * 3
+        assert gc.get_freeze_count() > len(gc.get_objects())
+    finally:
+        gc.unfreeze()
 
 
 @pytest.mark.parametrize(

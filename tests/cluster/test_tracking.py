@@ -74,6 +74,20 @@ def test_trials_and_stages_are_children_of_the_sweep_and_trials_link_their_stage
     assert tracker.trial_run(0) == trial.info.run_id
 
 
+def test_a_trial_is_linked_to_stages_that_were_told_here_without_reading_them_back(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker = started(uri)
+    tracker.stage_finished(record(), ["bg", "syn"])
+    stage = runs(uri, tracker)["stage ab12cd34ab12cd34"]
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "search_runs", None)  # whoever calls it fails
+        begin(tracker, 0)
+        end(tracker, 0, stages={"align": "ab12cd34ab12cd34"})
+        tracker.wait()
+    assert stage.info.run_id in runs(uri, tracker)["trial 0"].data.tags["mlflow.note.content"]
+
+
 def test_telling_the_same_sweep_again_makes_no_twins_and_doubles_no_point(
     uri: str, tmp_path: Path, weights: Path
 ) -> None:
