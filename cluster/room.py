@@ -119,9 +119,10 @@ class Room:
         return self._cluster
 
     def _wake_first(self) -> None:
+        """Asks nobody, so that no stage that has ended can fail here."""
         self._sorted = -math.inf
-        if first := self._first():
-            first.look.set()
+        if self._queue:
+            min(self._queue, key=self._order).look.set()
 
     def _first(self) -> _Waiting | None:
         """Sorted once for all who wait: if each did it, a long queue would be all the work here."""
