@@ -57,7 +57,7 @@ def aligned_on(ready: Prepared) -> set[str]:
 def test_the_demos_sweep_plans_on_data_that_the_commands_made(tmp_path: Path) -> None:
     catalog = make(tmp_path)
     assert "Not kept" not in (catalog.parent / "report.html").read_text()  # nobody is found after
-    ready = documented("made", [catalog], tmp_path / "runs")
+    ready = documented("demo_made", [catalog], tmp_path / "runs")
     synthetic, scenes = ready.data["synthetic"], ready.data["scenes"]
     assert (synthetic.humans, scenes.humans) == ("virtual", "removed")
     assert synthetic.classes == scenes.classes == ("left", "right")
