@@ -31,7 +31,11 @@ from trainables.data.virtual_humans.light import Light
 from trainables.data.virtual_humans.plan import plan_clips
 from trainables.data.virtual_humans.settings import RenderSettings, version
 from trainables.data.virtual_humans.surface import Ring, Surface, joined, tube
-from trainables.data.virtual_humans.surroundings import Surroundings, random_surroundings
+from trainables.data.virtual_humans.surroundings import (
+    Surroundings,
+    _coloured,
+    random_surroundings,
+)
 from trainables.data.virtual_humans.takes import check_takes, find_takes, motions_hash
 
 ROOT = Path(__file__).parents[3]
@@ -241,6 +245,14 @@ def test_who_is_nearer_hides_who_is_behind() -> None:
     red = (image[..., 0] > 100) & (image[..., 2] < 60)
     alone = drawn(near, light=noon)
     assert red.sum() >= 0.97 * ((alone[..., 0] > 100) & (alone[..., 1] < 60)).sum() > 100
+
+
+def test_a_texture_goes_from_one_colour_to_another_with_its_tone() -> None:
+    tone = np.random.default_rng(0).uniform(-0.2, 1.2, (5, 7)).astype(np.float32)
+    low, high = np.array([10.0, 200.0, 0.0]), np.array([250.0, 20.5, 300.0])
+    found = _coloured(tone, low, high)
+    expected = np.clip(low + tone[..., None] * (high - low), 0, 255).astype(np.uint8)
+    assert found.dtype == np.uint8 and np.array_equal(found, expected)
 
 
 def test_limbs_that_cross_are_drawn_as_a_ray_caster_sees_them() -> None:

@@ -140,8 +140,10 @@ def _noise(rng: np.random.Generator, cells: int) -> np.ndarray:
 
 
 def _coloured(tone: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    mixed = np.asarray(low) + tone[..., None] * (np.asarray(high) - np.asarray(low))
-    return np.clip(mixed, 0, 255).astype(np.uint8)
+    """uint8 [H, W, 3]: from `low` [3] where the tone [H, W] is 0 to `high` [3] where it is 1."""
+    # Channel by channel: NumPy is slow along an axis of three.
+    ends = zip(low, high, strict=True)
+    return cv2.merge([np.clip(a + tone * (b - a), 0, 255).astype(np.uint8) for a, b in ends])
 
 
 def _planks(rng: np.random.Generator) -> np.ndarray:
