@@ -63,7 +63,8 @@ class Stages:
         self._trunks = TrunkLines()
         self._runs: dict[str, asyncio.Task[Record]] = {}  # identity -> the one that brings it
         self._waiting_for: defaultdict[str, set[str]] = defaultdict(set)  # with all behind these
-        self._room = Room(Nodes(may_start), lambda identity: len(self._waiting_for[identity]))
+        self._nodes = Nodes(may_start)
+        self._room = Room(self._nodes, lambda identity: len(self._waiting_for[identity]))
         self._workers = Workers()
         self._events = StageEvents()
         if ray.get_runtime_context().was_current_actor_reconstructed:
@@ -159,8 +160,9 @@ class Stages:
                 self._tell(stage, "reused")
                 return record
             execution = self._executions[executed_as(stage.kind)]
-            if short := what_is_short(stage, execution, self._room.lately()):
-                raise self._failure(stage, short)
+            if what_is_short(stage, execution, self._room.lately()):  # a node may just have come
+                if short := what_is_short(stage, execution, self._nodes.now()):
+                    raise self._failure(stage, short)
             await asyncio.gather(*(self._once(each) for each in stage.inputs.values()))
             await self._shorter(stage)
             try:
