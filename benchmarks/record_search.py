@@ -4,9 +4,9 @@
     python benchmarks/record_search.py --world 21
 
 Every trial of benchmarks/recorded_space.yaml runs through the normal entry point: shares x
-coefficients x seeds. The coefficient interpolates between weights aligned on scenes alone and
-weights aligned on the mix. The table (benchmarks/search_world_N.json) holds what
-each trial scored, its held-out accuracy by epoch, its stages, and what each stage took.
+epochs of alignment x coefficients x seeds. The coefficient interpolates between weights aligned
+on scenes alone and weights aligned on the mix. The table (benchmarks/search_world_N.json) holds
+what each trial scored, its held-out accuracy by epoch, its stages, and what each stage took.
 Interrupted, the same command continues.
 """
 
@@ -16,6 +16,7 @@ import argparse
 import json
 import statistics
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from sweeps.sweep import Sweep  # noqa: E402
 from sweeps.watching.terminal import make_console  # noqa: E402
 from trainables.stage_store import StageStore  # noqa: E402
 
-# The demo's sweep file, small enough for 60 trials.
+# The demo's sweep file, small enough for 90 trials.
 CHANGES: dict[str, Any] = {
     "question": "What does every trial of a small grid score, and what does each stage cost?",
     "datasets.demo_world.clips_per_source": 768,
@@ -37,7 +38,6 @@ CHANGES: dict[str, Any] = {
     "datasets.demo_world.downstream_selection": 180,
     "datasets.demo_world.downstream_report": 12,
     "trial.clip.resolution": 32,
-    "trial.align.epochs": 1,
     "trial.align.clips_per_epoch": 768,
     "trial.align.optimizer.batch_size": 16,
     "trial.align.heldout_clips": 24,
@@ -45,10 +45,12 @@ CHANGES: dict[str, Any] = {
     "trial.average.endpoints": [{"mixture.shares": {"scenes": 1}}, {}],
     "search.space": "../benchmarks/recorded_space.yaml",
     "search.sampler": "grid",
-    "search.trials": 60,
+    "search.trials": 90,
     "search.concurrent": 4,
     "search.baselines": False,
     "search.points": [],
+    "search.law": None,
+    "bias": None,
 }
 
 
@@ -57,7 +59,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--world", type=int, required=True, help="the seed of the demo world")
-    parser.add_argument("--trials", type=int, default=60, help="fewer: only the grid's beginning")
+    parser.add_argument("--trials", type=int, default=90, help="fewer: only the grid's beginning")
     arguments = parser.parse_args()
     changes = CHANGES | {
         "name": f"recorded-world-{arguments.world}",
@@ -103,11 +105,16 @@ def recorded(sweep: Sweep, world: int) -> dict[str, Any]:
             {
                 "values": record.values,
                 "scores": record.scores,
-                "heldout": heldout(store, record.stages["align"]),
+                "heldout": heldout(store, alignments(record.stages)[-1]),  # the mix's own
                 "stages": [identity[:8] for identity in record.stages.values()],
             }
         )
     return {"world": world, "stages": stages, "trials": trials}
+
+
+def alignments(stages: Mapping[str, str]) -> list[str]:
+    """Identities, in the order of the endpoints: scenes alone, the mix (where it is another)."""
+    return [identity for name, identity in stages.items() if name.split()[0] == "align"]
 
 
 def heldout(store: StageStore, identity: str) -> list[float]:

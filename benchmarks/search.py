@@ -166,9 +166,12 @@ def made_up(seed: int) -> World:
         mix = at * share  # between scenes alone and the mix
         loss = [0.3 + 0.2 * math.exp(-rises[0] * mix), 0.1 + 0.2 * math.exp(-rises[1] * (1 - mix))]
         score = 1 - sum(loss) / 2 + gain * mae / 2 + per_epoch * align - 0.05 * (at - peak) ** 2
-        names = {f"mae {mae}": 30.0 * mae, f"w0 {mae} {align}": 40.0 * align}
-        names[f"w1 {mae} {align} {share}"] = 40.0 * align if share else 0.0
-        names |= {f"features {mae} {align} {share}": 15.0, f"probe {key_of(values)}": 2.0}
+        scenes, mixed = at < 1 or not share, at > 0 and share  # endpoints that are needed
+        names = {f"mae {mae}": 30.0 * mae, f"w0 {mae} {align}": 40.0 * align * scenes}
+        names[f"w1 {mae} {align} {share}"] = 40.0 * align if mixed else 0.0
+        ends = [share if mixed else None, bool(scenes)]  # a pass for what lies between, or for one
+        names[f"features {mae} {align} {ends}"] = 9.0 if all(ends) else 3.0
+        names[f"probe {mae} {align} {ends} {at if all(ends) else None}"] = 2.0
         for training_seed, found in trials.items():
             heldout = [
                 score - 0.1 * (1 - e / 3) + draw.normal(0, 0.02) for e in range(1, align + 1)

@@ -158,14 +158,11 @@ class MlflowRuns:
             reports = [f.name for f in contents.artifacts if f.suffix in (".html", ".md")]
             links = [f"[{name}]({here}/{run_id}/artifacts/{name})" for name in reports]
             return "\n\n".join([" · ".join([self.links, *links]), contents.note])
-        linked = [
-            (role, key, self.get("stage", key) or self._find("stage", key))  # a part will do
-            for role, key in contents.stages.items()
-        ]
-        links = [
-            f"- {role}: " + (f"[{stage.name}]({here}/{stage.run_id})" if stage else key)
-            for role, key, stage in linked
-        ]
+        links = []
+        for role, key in contents.stages.items():
+            stage = self.get("stage", key) or self._find("stage", key)  # a part will do
+            link = f"[{stage.name}]({here}/{stage.run_id})" if stage else key
+            links.append(f"- {role}: {link}")
         return "\n\n".join(part for part in (contents.note, "\n".join(links)) if part)
 
     def describe_experiment(self, datasets: Sequence[str], varied: Sequence[str]) -> None:

@@ -73,8 +73,7 @@ class Stages:
     async def want(self, stage: Stage, trial: int, datasets: list[ray.ObjectRef]) -> dict[str, Any]:
         """The record of `stage`, once it is finished.
 
-        `datasets` is one reference, the same in all calls; in a list, so that Ray does not fetch
-        what it refers to.
+        `datasets`: one reference, always the same; in a list, so that Ray does not fetch it.
 
         Raises:
             StageFailed: it, or a stage that it needs, failed for good; now or earlier.

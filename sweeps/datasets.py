@@ -11,7 +11,8 @@ from rich.markup import escape
 
 from sweeps.checks import check_names
 from sweeps.sweep import Sweep
-from trainables.data.catalog import Dataset, catalog_names, load_catalog
+from trainables.data.catalog import Dataset, load_catalog
+from trainables.data.catalog_entries import catalog_names
 from trainables.data.clip_jobs import with_progress
 from trainables.data.demo_world.render import render_world, write_catalog
 from trainables.data.demo_world.settings import WorldSettings, world_hash

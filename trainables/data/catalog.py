@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import TYPE_CHECKING
 
-from pydantic import Field
-
-from trainables.data.generators.exported import ExportedProgram
+from trainables.data.catalog_entries import DatasetSettings, Entry, expanded, read_entries
 from trainables.data.generators.generator import Sample, version_of
 from trainables.data.generators.on_the_fly import GeneratedSettings, program_of
 from trainables.data.labels import index_labels, read_class_list
@@ -20,7 +17,6 @@ from trainables.data.manifests import (
     SPLITS,
     Humans,
     Row,
-    Split,
     path_inside,
     read_lists,
     read_manifest,
@@ -36,7 +32,10 @@ from trainables.data.suite import (
     rows_on_disk,
     suite_lists,
 )
-from trainables.settings import Settings, load_yaml, nearest, parse
+from trainables.settings import nearest, parse
+
+if TYPE_CHECKING:
+    from trainables.data.generators.exported import ExportedProgram
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,31 +85,6 @@ class Dataset:
             )
 
 
-class DatasetSettings(Settings):
-    """One entry of a catalog; the design's "Datasets" says what each means."""
-
-    clips: str | dict[Split, str]
-    root: str
-    humans: Humans
-    split: dict[Split, float] | None = None
-    group: str | None = None
-    classes: str | list[str] | None = None
-    frame_rate: float | None = None
-    version: str | None = None
-    licence: str | None = None
-    leak_rate: float | None = None  # as measured by data.human_removal
-    masks: str | None = None
-    views: dict[Annotated[float, Field(gt=0)], str] | None = None  # written by data.generators
-    latents: str | None = None  # likewise
-
-
-Entry = DatasetSettings | SuiteSettings | SubsetSettings | GeneratedSettings
-
-
-class CatalogSettings(Settings):
-    datasets: dict[str, dict[str, Any]]  # each an Entry
-
-
 def load_catalog(path: Path, names: Collection[str] | None = None) -> dict[str, Dataset]:
     """The datasets of a catalog YAML, their manifests read and checked; all without `names`.
 
@@ -121,61 +95,12 @@ def load_catalog(path: Path, names: Collection[str] | None = None) -> dict[str, 
     Raises:
         ValueError: anything wrong in the catalog or a manifest, naming where and what to do.
     """
-    entries = _entries(path)
+    entries = read_entries(path)
     for name in names or ():
         if name not in entries:
             raise ValueError(f"{path}: {name!r} is not in it{nearest(name, list(entries))}")
     wanted = [name for name in entries if names is None or name in names]
     return {name: _load(name, entries, path.resolve().parent) for name in wanted}
-
-
-def catalog_names(path: Path) -> list[str]:
-    """The names of a catalog's datasets. Raises ValueError for an entry that is malformed."""
-    return list(_entries(path))
-
-
-def written_out(path: Path, name: str) -> DatasetSettings | SuiteSettings:
-    """The catalog's entry of a dataset, with absolute paths. Raises ValueError for a subset."""
-    entry, folder = _entries(path).get(name), path.resolve().parent
-    if entry is None:
-        raise ValueError(f"{path}: {name!r} is not in it{nearest(name, catalog_names(path))}")
-    if isinstance(entry, SubsetSettings):
-        raise ValueError(f"{name!r} is a subset; give {entry.subset_of!r}, whose clips it has")
-    if isinstance(entry, GeneratedSettings):
-        raise ValueError(f"{name!r} has no files to prepare, for a program draws its clips")
-
-    def absolute(file: str) -> str:
-        return str(_expand(name, file, folder))
-
-    found: dict[str, Any] = {"root": absolute(entry.root)}
-    if entry.masks is not None:
-        found["masks"] = absolute(entry.masks)
-    if isinstance(entry, DatasetSettings):
-        if entry.latents is not None:
-            found["latents"] = absolute(entry.latents)
-        if entry.views is not None:
-            found["views"] = {scale: absolute(path) for scale, path in entry.views.items()}
-        if isinstance(entry.clips, str):
-            found["clips"] = absolute(entry.clips)
-        else:
-            found["clips"] = {split: absolute(file) for split, file in entry.clips.items()}
-        if isinstance(entry.classes, str):
-            found["classes"] = absolute(entry.classes)
-    return entry.model_copy(update=found)
-
-
-def _entries(path: Path) -> dict[str, Entry]:
-    entries: dict[str, Entry] = {}
-    for name, data in parse(CatalogSettings, load_yaml(path), str(path)).datasets.items():
-        kind: type[Entry] = DatasetSettings
-        if "suite" in data:
-            kind = SuiteSettings
-        elif "subset_of" in data:
-            kind = SubsetSettings
-        elif "generator" in data:
-            kind = GeneratedSettings
-        entries[name] = parse(kind, data, f"{path}: datasets.{name}")
-    return entries
 
 
 def require_splits(dataset: Dataset, names: Collection[str]) -> None:
@@ -202,19 +127,19 @@ def _load(name: str, entries: Mapping[str, Entry], folder: Path) -> Dataset:
             return _generated(name, entry, folder)
         case entry:
             rows = _rows(name, entry, folder)
-            root = _expand(name, entry.root, folder)
+            root = expanded(name, entry.root, folder)
             return _dataset(name, entry, rows, root, folder)
 
 
 def _rows(name: str, entry: DatasetSettings, folder: Path) -> list[Row]:
     if isinstance(entry.clips, str):
-        return read_manifest(_expand(name, entry.clips, folder))
-    lists = {str(split): _expand(name, file, folder) for split, file in entry.clips.items()}
+        return read_manifest(expanded(name, entry.clips, folder))
+    lists = {str(split): expanded(name, file, folder) for split, file in entry.clips.items()}
     return read_lists(name, lists)
 
 
 def _from_suite(name: str, entry: SuiteSettings, folder: Path) -> Dataset:
-    known, root = SUITE[entry.suite], _expand(name, entry.root, folder)
+    known, root = SUITE[entry.suite], expanded(name, entry.root, folder)
     lists = suite_lists(name, entry.suite, root)
     rows = rows_on_disk(name, entry.suite, read_lists(name, lists), root)
     notes = check_labels(name, entry.suite, rows)
@@ -267,7 +192,7 @@ def _from_parent(
 
 
 def _generated(name: str, entry: GeneratedSettings, folder: Path) -> Dataset:
-    program, humans = program_of(name, entry, _expand(name, entry.generator, folder))
+    program, humans = program_of(name, entry, expanded(name, entry.generator, folder))
     classes = program.classes
     clips = tuple(
         Clip(path=each.path, label=classes.index(each.label), group=each.group, split=each.split)
@@ -298,7 +223,7 @@ def _dataset(
         seen.add(row.path)
     listed = entry.classes
     if isinstance(listed, str):
-        listed = read_class_list(_expand(name, listed, folder))
+        listed = read_class_list(expanded(name, listed, folder))
     classes, labels = index_labels([row.label for row in rows], listed, name)
     asked: dict[str, float] = dict((entry.split or {}).items())
     splits = assign_splits(name, rows, labels, asked)
@@ -316,9 +241,9 @@ def _dataset(
         content_hash=_hash(clips, classes, entry.humans, entry.frame_rate, entry.version),
         licence=entry.licence,
         leak_rate=entry.leak_rate,
-        masks=None if entry.masks is None else _expand(name, entry.masks, folder),
-        views={scale: _expand(name, path, folder) for scale, path in (entry.views or {}).items()},
-        latents=None if entry.latents is None else _expand(name, entry.latents, folder),
+        masks=None if entry.masks is None else expanded(name, entry.masks, folder),
+        views={scale: expanded(name, path, folder) for scale, path in (entry.views or {}).items()},
+        latents=None if entry.latents is None else expanded(name, entry.latents, folder),
     )
 
 
@@ -337,10 +262,3 @@ def _hash(
         "version": version,
     }
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
-
-
-def _expand(name: str, text: str, folder: Path) -> Path:
-    expanded = os.path.expandvars(text)
-    if "$" in expanded:
-        raise ValueError(f"dataset {name!r}: {text!r} names an unset variable; export it")
-    return folder / expanded

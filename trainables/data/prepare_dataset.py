@@ -18,7 +18,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from trainables.data.catalog import Dataset, load_catalog, written_out
+from trainables.data.catalog import Dataset, load_catalog
+from trainables.data.catalog_entries import written_out
 from trainables.data.claims import claimed
 from trainables.data.clip_jobs import in_processes, with_progress
 from trainables.data.command_line import at_least_one, exit_status, parser_over_datasets

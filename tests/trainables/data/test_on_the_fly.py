@@ -15,7 +15,8 @@ from tests.trainables.stages.test_contrastive import INVERTER
 from tests.trainables.toy_videos import run_chain
 from tests.trainables.train_views import contrast
 from trainables.data.batch import Batch
-from trainables.data.catalog import Dataset, load_catalog, written_out
+from trainables.data.catalog import Dataset, load_catalog
+from trainables.data.catalog_entries import written_out
 from trainables.data.check_dataset import main as check_dataset
 from trainables.data.clips import ClipReader
 from trainables.data.files import check_files

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from trainables.data.generators.exported import (
-    ExportedProgram,
-    SamplingSettings,
-    loaded,
-    program_hash,
-)
 from trainables.data.manifests import Humans
 from trainables.settings import Settings, parse
+
+if TYPE_CHECKING:
+    from trainables.data.generators.exported import ExportedProgram
 
 RATE = 15  # frames per second, where neither the program nor the user says
 MOST_CLIPS = 1_000_000
@@ -46,8 +43,10 @@ def program_of(name: str, entry: GeneratedSettings, path: Path) -> tuple[Exporte
         ValueError: the file is no exported program; the entry does not say what is to be known of
             it, or something else than the program does.
     """
-    content = program_hash(path)
-    about = loaded(path, content).about
+    from trainables.data.generators import exported  # needs torch, as planning does not
+
+    content = exported.program_hash(path)
+    about = exported.loaded(path, content).about
     classes, rate = ((), RATE) if about is None else (about.classes, about.frames_per_second)
     given = {
         "program": content,
@@ -58,7 +57,9 @@ def program_of(name: str, entry: GeneratedSettings, path: Path) -> tuple[Exporte
         "frames_per_second": entry.frames_per_second or rate,
         "crf": 0,  # nothing is encoded
     }
-    program = ExportedProgram(path, parse(SamplingSettings, given, f"datasets.{name}"))
+    program = exported.ExportedProgram(
+        path, parse(exported.SamplingSettings, given, f"datasets.{name}")
+    )
     program.check_inputs()
     humans = program.humans(entry.humans)
     if humans is None:
