@@ -33,6 +33,9 @@ def connected(cpus: int | None = None) -> Iterator[str]:
 
     With $RAY_ADDRESS (a submitted job has it) that cluster, else a local one with `cpus` logical
     CPUs (all, if None), which ends with this process however it ends.
+
+    Raises:
+        OSError: a local one does not start.
     """
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     environment: dict[str, Any] = {"env_vars": dict(WORKER_ENVIRONMENT)}
@@ -45,10 +48,12 @@ def connected(cpus: int | None = None) -> Iterator[str]:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         path = [str(ROOT), os.environ.get("PYTHONPATH", "")]
         environment["env_vars"]["PYTHONPATH"] = os.pathsep.join(filter(None, path))
-        # The dashboard is what gives back the resources of a Train run whose caller died.
-        ray.init(
-            address="local", num_cpus=cpus, include_dashboard=True, runtime_env=environment, **quiet
-        )
+        own: dict[str, Any] = {"address": "local", "num_cpus": cpus, "runtime_env": environment}
+        try:
+            # The dashboard is what gives back the resources of a Train run whose caller died.
+            ray.init(include_dashboard=True, **own, **quiet)
+        except Exception as error:  # Ray raises its plainest kind where a process is too slow
+            raise OSError(f"Ray did not start: {error}") from error
     try:
         yield _described("the cluster at " + address if address else "a Ray of its own")
     finally:
