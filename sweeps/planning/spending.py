@@ -46,8 +46,7 @@ class Spending:
         self._took: dict[str, tuple[float, float]] = {}  # finished: device-seconds, finished at
         self._each = 0.0  # device-seconds that a trial adds; 0: not known
         self._coming: dict[str, float] = {}  # stages of unfinished trials: what they still take
-        self._tried: dict[int, frozenset[str]] = {}  # of each trial: what its score is made of
-        self._known: set[frozenset[str]] = set()
+        self._tried: list[dict[str, Stage]] = []  # the stages of each trial that did not fail
 
     def refresh(self, records: Sequence[TrialRecord]) -> None:
         """See what has been finished since. Does nothing in a sweep that asks for no costs, nor for
@@ -60,9 +59,7 @@ class Spending:
         for record in records:
             if not record.finished:
                 self._coming |= self.costs.left(self._config(record))
-            if record.number not in self._tried and record.state != "failed":
-                self._tried[record.number] = self._results(self._config(record))
-        self._known = set(self._tried.values())
+        self._tried = [self._stages_of(each) for each in records if each.state != "failed"]
         if self.budget_seconds is None:
             return
         began = min((r.started_at for r in records if r.started_at), default=None)
@@ -94,7 +91,7 @@ class Spending:
         room, found = self._room(), []
         for trial in map(self._at, points):
             seconds = self._left(trial)
-            known = not seconds and self._results(trial) in self._known
+            known = not seconds and self._is_known(trial)
             found.append(math.inf if known or seconds > room else seconds)
         return found
 
@@ -104,9 +101,10 @@ class Spending:
     def _left(self, trial: TrialConfig) -> float:
         return sum(self.costs.left(trial, self._coming).values())
 
-    def _results(self, trial: TrialConfig) -> frozenset[str]:
-        """Identities of the stages that its score is made of."""
-        return frozenset(s.identity for s in trial_stages(trial, self._data).scored.values())
+    def _is_known(self, trial: TrialConfig) -> bool:
+        """Whether another trial has all stages that its score is made of."""
+        scored = {s.identity for s in trial_stages(trial, self._data).scored.values()}
+        return any(scored <= stages.keys() for stages in self._tried)
 
     def affords(self, values: Mapping[str, Any]) -> bool:
         """Whether a trial is not known to exceed what the budget has left."""
