@@ -21,12 +21,7 @@ from rich.markup import escape
 
 from trainables.data.clip_jobs import with_progress
 from trainables.data.command_line import at_least_one, check_names, exit_status, parser_of
-from trainables.data.generators.exported import (
-    ExportedProgram,
-    SamplingSettings,
-    loaded,
-    program_hash,
-)
+from trainables.data.generators.exported import RATE, ExportedProgram, program_at
 from trainables.data.generators.generator import Generator
 from trainables.data.generators.learn_command import add_training, train
 from trainables.data.generators.renderers import VirtualHumans
@@ -49,8 +44,6 @@ from trainables.data.manifests import Humans
 from trainables.data.virtual_humans.options import add_rendering, render_settings
 from trainables.data.virtual_humans.takes import checked_motions, find_takes
 from trainables.settings import parse
-
-RATE = 15  # frames per second, where nothing else is said
 
 NOTES = """a program:
   A .pt2 file of torch.export.save. It is code: load it only if you trust who made it. It takes a
@@ -132,19 +125,16 @@ def _humans(arguments: argparse.Namespace, console: Console) -> VirtualHumans:
 
 
 def _program(arguments: argparse.Namespace) -> ExportedProgram:
-    content = program_hash(arguments.program)
-    about = loaded(arguments.program, content).about
-    classes, rate = ((), RATE) if about is None else (about.classes, about.frames_per_second)
-    given = {
-        "program": content,
-        "seed": arguments.seed,
-        "clips": arguments.clips,
-        "heldout_clips": arguments.heldout,
-        "classes": tuple(arguments.classes or classes),
-        "frames_per_second": arguments.fps or rate,
-        "crf": arguments.crf,
-    }
-    program = ExportedProgram(arguments.program, parse(SamplingSettings, given, "options"))
+    program = program_at(
+        arguments.program,
+        "options",
+        seed=arguments.seed,
+        clips=arguments.clips,
+        heldout_clips=arguments.heldout,
+        classes=arguments.classes,
+        frames_per_second=arguments.fps,
+        crf=arguments.crf,
+    )
     program.check()
     return program
 

@@ -22,11 +22,12 @@ from trainables.data.generators.about import FILE, About, read_about
 from trainables.data.generators.generator import Sample
 from trainables.data.manifests import Humans
 from trainables.data.virtual_humans.settings import Count, Split
-from trainables.settings import Settings
+from trainables.settings import Settings, parse
 
 Z, W, CLASS = 1, 2, 3  # what a random stream is of
 STILL_FRAMES = 2  # of an image, so that it is a clip
 NO_CLASS = "generated"  # the label where the program takes none
+RATE = 15  # frames per second, where neither the program nor the user says
 
 
 class SamplingSettings(Settings):
@@ -151,6 +152,35 @@ class ExportedProgram:
             **self.settings.model_dump(mode="json"),
             **({} if about is None else {"learnt_from": about.learnt_from}),
         }
+
+
+def program_at(
+    path: Path,
+    where: str,
+    *,
+    classes: Sequence[str],
+    frames_per_second: int | None,
+    **settings: int,
+) -> ExportedProgram:
+    """With what the program says of itself where no `classes` or no rate is given.
+
+    `settings`: the others of `SamplingSettings`; `where`: they stand, for a message.
+
+    Raises:
+        ValueError: it is no exported program; a setting is wrong; the classes are not its own.
+    """
+    content = program_hash(path)
+    about = loaded(path, content).about
+    own, rate = ((), RATE) if about is None else (about.classes, about.frames_per_second)
+    given = {
+        "program": content,
+        "classes": tuple(classes or own),
+        "frames_per_second": frames_per_second or rate,
+        **settings,
+    }
+    program = ExportedProgram(path, parse(SamplingSettings, given, where))
+    program.check_inputs()
+    return program
 
 
 @contextmanager

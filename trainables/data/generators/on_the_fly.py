@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from trainables.data.manifests import Humans
-from trainables.settings import Settings, parse
+from trainables.settings import Settings
 
 if TYPE_CHECKING:
     from trainables.data.generators.exported import ExportedProgram
 
-RATE = 15  # frames per second, where neither the program nor the user says
 MOST_CLIPS = 1_000_000
 
 
@@ -45,22 +44,16 @@ def program_of(name: str, entry: GeneratedSettings, path: Path) -> tuple[Exporte
     """
     from trainables.data.generators import exported  # needs torch, as planning does not
 
-    content = exported.program_hash(path)
-    about = exported.loaded(path, content).about
-    classes, rate = ((), RATE) if about is None else (about.classes, about.frames_per_second)
-    given = {
-        "program": content,
-        "seed": entry.seed,
-        "clips": entry.clips,
-        "heldout_clips": entry.heldout_clips,
-        "classes": tuple(entry.classes or classes),
-        "frames_per_second": entry.frames_per_second or rate,
-        "crf": 0,  # nothing is encoded
-    }
-    program = exported.ExportedProgram(
-        path, parse(exported.SamplingSettings, given, f"datasets.{name}")
+    program = exported.program_at(
+        path,
+        f"datasets.{name}",
+        seed=entry.seed,
+        clips=entry.clips,
+        heldout_clips=entry.heldout_clips,
+        classes=entry.classes or (),
+        frames_per_second=entry.frames_per_second,
+        crf=0,  # nothing is encoded
     )
-    program.check_inputs()
     humans = program.humans(entry.humans)
     if humans is None:
         raise ValueError(
