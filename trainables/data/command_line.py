@@ -21,6 +21,12 @@ def parser_over_datasets(
     parser = parser_of(module, description, notes)
     parser.add_argument("catalog", type=Path, metavar="CATALOG", help="a catalog YAML")
     parser.add_argument("names", nargs="+", metavar="NAME", help="a dataset of the catalog")
+    add_workers(parser, work)
+    return parser
+
+
+def add_workers(parser: argparse.ArgumentParser, work: str) -> None:
+    """`work`: what the processes do."""
     parser.add_argument(
         "--workers",
         type=at_least_one,
@@ -28,7 +34,6 @@ def parser_over_datasets(
         metavar="N",
         help=f"processes that {work} (default: one for each CPU)",
     )
-    return parser
 
 
 def parser_of(module: str, description: str | None, notes: str) -> argparse.ArgumentParser:

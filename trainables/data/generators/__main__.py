@@ -12,7 +12,6 @@ their views.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -20,7 +19,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from trainables.data.clip_jobs import with_progress
-from trainables.data.command_line import at_least_one, check_names, exit_status, parser_of
+from trainables.data.command_line import (
+    add_workers,
+    at_least_one,
+    check_names,
+    exit_status,
+    parser_of,
+)
 from trainables.data.generators.exported import RATE, ExportedProgram, program_at
 from trainables.data.generators.generator import Generator
 from trainables.data.generators.learn_command import add_training, train
@@ -215,13 +220,7 @@ def _add_common(parser: argparse.ArgumentParser, name: str) -> None:
     add("--licence", help="of what it is made from, for the catalog and who gets the weights")
     add("--seed", type=int, default=0, help="(default: 0)")
     add("--contact-sheet", type=Path, metavar="FILE", help="a picture of 8 clips with their views")
-    add(
-        "--workers",
-        type=at_least_one,
-        default=os.cpu_count() or 1,
-        metavar="N",
-        help="processes that draw (default: one for each CPU)",
-    )
+    add_workers(parser, "draw")
 
 
 if __name__ == "__main__":

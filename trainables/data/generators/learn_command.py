@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
-import os
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -21,7 +20,7 @@ from trainables.data.catalog import Clip, Dataset, load_catalog
 from trainables.data.claims import claimed
 from trainables.data.clip_jobs import in_parallel, with_progress
 from trainables.data.clips import ClipReader
-from trainables.data.command_line import at_least_one, size
+from trainables.data.command_line import add_workers, at_least_one, size
 from trainables.data.files import check_files
 from trainables.data.generators.about import FILE, About
 from trainables.data.generators.clip_model import LATENT
@@ -231,10 +230,4 @@ def add_training(parser: argparse.ArgumentParser) -> None:
         help="towards the class: more is more typical and less varied, 1 is none (default: 1.5)",
     )
     add("--seed", type=int, default=0, help="(default: 0)")
-    add(
-        "--workers",
-        type=at_least_one,
-        default=os.cpu_count() or 1,
-        metavar="N",
-        help="processes that read clips; learning takes one core (default: one for each CPU)",
-    )
+    add_workers(parser, "read clips; learning takes one core")

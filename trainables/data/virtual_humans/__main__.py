@@ -9,7 +9,6 @@ pixels, whatever the number of workers. Interrupted or killed, the same command 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,13 @@ from rich.markup import escape
 
 from trainables.data.catalog import Dataset, load_catalog
 from trainables.data.clip_jobs import in_parallel, with_progress
-from trainables.data.command_line import at_least_one, check_names, exit_status, parser_of
+from trainables.data.command_line import (
+    add_workers,
+    at_least_one,
+    check_names,
+    exit_status,
+    parser_of,
+)
 from trainables.data.files import check_files
 from trainables.data.virtual_humans.clip import Footage
 from trainables.data.virtual_humans.contact_sheet import write_contact_sheet
@@ -177,13 +182,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--masks", action="store_true", help="also where the people are, in each frame")
     add("--seed", type=int, default=0, help="(default: 0)")
     add("--contact-sheet", type=Path, metavar="FILE", help="a picture of 12 clips, to look at")
-    add(
-        "--workers",
-        type=at_least_one,
-        default=os.cpu_count() or 1,
-        metavar="N",
-        help="processes that draw (default: one for each CPU)",
-    )
+    add_workers(parser, "draw")
     return parser
 
 
