@@ -22,7 +22,7 @@ def two_cpus() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
         patch.setenv("PYTHONPATH", str(Path(__file__).parent / "stand_in"))
-        # Tests that run beside these starve workers that are nice, for longer than a gang is patient.
+        # Tests beside these starve workers that are nice, for longer than a gang is patient.
         patch.setenv("RAY_worker_niceness", "0")
         with connected(cpus=2):
             yield

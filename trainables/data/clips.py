@@ -91,6 +91,17 @@ class ClipReader:
         return cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
 
 
+def fitted(frames: np.ndarray, width: int, height: int) -> np.ndarray:
+    """uint8 [T, height, width, 3]: the middle of `frames` [T, H, W, 3], as large as fits."""
+    own_height, own_width = frames.shape[1:3]
+    scale = min(own_height / height, own_width / width)
+    cut_height, cut_width = round(height * scale), round(width * scale)
+    top, left = (own_height - cut_height) // 2, (own_width - cut_width) // 2
+    cut = frames[:, top : top + cut_height, left : left + cut_width]
+    size = (width, height)
+    return np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in cut])
+
+
 def _read_video(
     path: Path, reader: ClipReader, position: float, _frame_rate: float | None
 ) -> tuple[np.ndarray, bool]:

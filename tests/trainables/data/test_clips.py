@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.trainables.data.videos import write_video
-from trainables.data.clips import ClipReader, read_clip
+from trainables.data.clips import ClipReader, fitted, read_clip
 from trainables.data.video_files import ClipUnreadable
 
 CHOSEN: dict = {}
@@ -155,3 +155,11 @@ def test_short_clips_are_kept_up_to_the_budget_and_long_ones_never(tmp_path: Pat
     assert [a is b for a, b in zip(first, again, strict=True)] == [True, True, False]
     long = ClipReader(frames=4, seconds=0.4, short_side=1000, keep_bytes=2 * size, **CHOSEN)
     assert not np.array_equal(long.read(paths[0], 0.0, None), long.read(paths[0], 1.0, None))
+
+
+def test_frames_are_cut_to_the_shape_from_their_middle() -> None:
+    frames = np.zeros((2, 24, 64, 3), np.uint8)
+    frames[:, :, 16:48] = 200
+    assert fitted(frames, 32, 24).shape == (2, 24, 32, 3)
+    assert fitted(frames, 32, 24).min() == 200
+    assert fitted(frames, 64, 48).shape == (2, 48, 64, 3)  # enlarged

@@ -13,7 +13,6 @@ from trainables.data.catalog import load_catalog
 from trainables.data.generators.__main__ import main
 from trainables.data.generators.clip_model import LATENT
 from trainables.data.generators.exported import loaded, program_hash
-from trainables.data.generators.learn_command import _fitted
 from trainables.data.generators.learning import Learner, LearningSettings
 from trainables.settings import parse
 
@@ -180,11 +179,3 @@ def test_data_that_teach_nothing_are_refused(
     manifest.write_text(manifest.read_text().replace(",train", ",selection"))
     assert main(["train", str(catalog), "films", str(tmp_path / "b.pt2"), *TINY]) == 2
     assert "has 0 training clips to learn from" in " ".join(capsys.readouterr().out.split())
-
-
-def test_frames_are_cut_to_the_shape_from_their_middle() -> None:
-    frames = np.zeros((2, 24, 64, 3), np.uint8)
-    frames[:, :, 16:48] = 200
-    assert _fitted(frames, 32, 24).shape == (2, 24, 32, 3)
-    assert _fitted(frames, 32, 24).min() == 200
-    assert _fitted(frames, 64, 48).shape == (2, 48, 64, 3)  # enlarged

@@ -19,7 +19,7 @@ from rich.console import Console
 from trainables.data.catalog import Clip, Dataset, load_catalog
 from trainables.data.claims import claimed
 from trainables.data.clip_jobs import in_parallel, with_progress
-from trainables.data.clips import ClipReader
+from trainables.data.clips import ClipReader, fitted
 from trainables.data.command_line import add_workers, at_least_one, size
 from trainables.data.files import check_files
 from trainables.data.generators.about import FILE, About
@@ -145,23 +145,10 @@ def _read_all(
     for clip in clips:
         try:
             frames = reader.read(root / clip.path, 0.5, frame_rate)
-            found.append(_Read(clip, _fitted(frames, settings.width, settings.height)))
+            found.append(_Read(clip, fitted(frames, settings.width, settings.height)))
         except ClipUnreadable:
             found.append(_Read(clip, None))
     return found
-
-
-def _fitted(frames: np.ndarray, width: int, height: int) -> np.ndarray:
-    """[T, height, width, 3]: the middle of the frames, as large as fits the shape."""
-    own_height, own_width = frames.shape[1:3]
-    scale = min(own_height / height, own_width / width)
-    cut_height, cut_width = round(height * scale), round(width * scale)
-    top, left = (own_height - cut_height) // 2, (own_width - cut_width) // 2
-    cut = frames[:, top : top + cut_height, left : left + cut_width]
-    if cut.shape[1:3] == (height, width):
-        return cut
-    way = cv2.INTER_AREA if scale > 1 else cv2.INTER_LINEAR
-    return np.stack([cv2.resize(frame, (width, height), interpolation=way) for frame in cut])
 
 
 def _learn(learner: Learner, state: Path, name: str, console: Console) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Callable
 from pathlib import Path
 
-from trainables.data.command_line import at_least_one, parser_of
+from trainables.data.command_line import add_workers, parser_of
 
 NOTES = """what is written:
   OUT/clips/...      the clips, under the paths that they had: videos as H.264 in mp4 whatever the
@@ -68,8 +67,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
         "every bit (default: 16)")  # fmt: skip
     add("--hat-resampling", action="store_true", help="let every pixel pass through 432x240, as "
         "HAT does; on other sources an ablation of its blur")  # fmt: skip
-    add("--workers", type=at_least_one, default=os.cpu_count() or 1, metavar="N",
-        help="processes, each with a clip (default: one for each CPU)")  # fmt: skip
+    add_workers(options, "have a clip each")
     return options
 
 

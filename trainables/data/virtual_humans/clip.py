@@ -10,7 +10,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from trainables.data.clips import read_clip
+from trainables.data.clips import fitted, read_clip
 from trainables.data.latent_draws import LatentDraws
 from trainables.data.virtual_humans.body import Body, random_body
 from trainables.data.virtual_humans.camera import film, random_rig
@@ -117,13 +117,7 @@ def _behind(footage: Footage, settings: RenderSettings, position: float) -> np.n
         frame_rate=footage.frame_rate,
         video_reader="pyav",
     )
-    height, width = frames.shape[1:3]
-    part = min(width / settings.width, height / settings.height)
-    wide, high = round(settings.width * part), round(settings.height * part)
-    left, top = (width - wide) // 2, (height - high) // 2
-    size = (settings.width, settings.height)
-    cut = frames[:, top : top + high, left : left + wide]
-    return np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in cut])
+    return fitted(frames, settings.width, settings.height)
 
 
 def _grain(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
