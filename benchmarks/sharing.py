@@ -310,7 +310,7 @@ def careful_user(
     stage_1_clips = sum(
         clips_of(stage, data) for stage in {s.identity: s for s in stage_1.chain()}.values()
     )
-    runs = every_trial(sweep)[:: len(COEFFICIENTS)]
+    runs = every_trial(sweep)[1 :: len(COEFFICIENTS)]  # at 0 nothing is aligned
     everything = clips_alone(runs, data) - stage_1_clips * len(runs)
     sampled = clips_alone(trials, data) - stage_1_clips * len(trials)
     return cached + aligned * everything / sampled, stage_1_clips + everything

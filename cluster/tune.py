@@ -56,6 +56,8 @@ def run_trials(
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is for the entry point, not for Tune
         "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # the study's records are the state
+        # Processes of trials that start at a time; Tune's own is one.
+        "TUNE_MAX_PENDING_TRIALS_PG": str(max(1, (os.cpu_count() or 1) // 2)),
         "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     }
     searcher = _StudySearcher(study, stages, concurrent)
@@ -97,22 +99,22 @@ class _StudySearcher(Searcher):
         self._stages = stages
         self._concurrent = concurrent  # Tune's own limit is fixed once it has begun
         self._numbers: dict[str, int] = {}  # Tune's id -> the trial's number
-        self._running: set[str] = set()  # Tune's ids
+        self.running: set[str] = set()  # Tune's ids
+        self.finished = False  # no more trials begin
         self.error: Exception | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles it for a restore that never comes; the study may hold locks
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        if self.error is not None:
-            return Searcher.FINISHED
-        if len(self._running) >= self._concurrent():
+        if self.error is None and len(self.running) >= self._concurrent():
             return None  # Tune asks again
-        assignment = self._study.ask()
+        assignment = self._study.ask() if self.error is None else None
         if assignment is None:
+            self.finished = True
             return Searcher.FINISHED
         self._numbers[trial_id] = assignment.number
-        self._running.add(trial_id)
+        self.running.add(trial_id)
         # As text, for Tune looks into nested dictionaries for things to sample.
         return {"number": assignment.number, "assignment": json.dumps(asdict(assignment))}
 
@@ -122,7 +124,7 @@ class _StudySearcher(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        self._running.discard(trial_id)
+        self.running.discard(trial_id)
         self._stages.drop(self._numbers[trial_id])
         if error or result is None:
             return  # told with its reason by _TellErrors
@@ -153,11 +155,23 @@ class _StudySearcher(Searcher):
 
 
 class _AsksTheStudy(FIFOScheduler):
-    """Stops the trials of which the study says so. Tune's own schedulers compare one number."""
+    """Stops the trials of which the study says so. Tune's own schedulers compare one number.
+
+    It also has Tune keep the processes of trials that have ended for those that begin. By itself it
+    keeps one: where several end at once it kills the others, and starts as many for the next ones.
+    """
 
     def __init__(self, searcher: _StudySearcher) -> None:
         super().__init__()
         self._searcher = searcher
+        self._kept = 0
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        self._keep(max(self._kept, len(self._searcher.running)), tune_controller, trial)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        if self._searcher.finished:
+            self._keep(0, tune_controller, trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         if "point" in result:
@@ -165,6 +179,12 @@ class _AsksTheStudy(FIFOScheduler):
             if not self._searcher.may_go_on(trial.trial_id, point):
                 return TrialScheduler.STOP
         return TrialScheduler.CONTINUE
+
+    def _keep(self, processes: int, tune_controller: Any, trial: Trial) -> None:
+        controller = getattr(tune_controller, "_tune_controller", tune_controller)  # it is wrapped
+        more = processes - self._kept
+        controller._actor_cache.increase_max(trial.placement_group_factory, more)
+        self._kept = processes
 
 
 class _TellErrors(tune.Callback):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray._private.state import actors
 
 from cluster.stages_handle import StagesHandle
 from cluster.study import Assignment, RungPoint
@@ -103,6 +104,17 @@ def test_a_failed_trial_is_told_with_its_reason_and_the_sweep_goes_on(
     assert (state, set(accuracies.values())) == ("complete", {0.07})
     # With one trial at a time, the study knows the last result before it is asked again.
     assert study.order == ["ask 0", "tell 0", "ask 1", "tell 1"]
+
+
+def test_trials_that_end_at_once_leave_their_processes_to_the_next(stages: StagesHandle) -> None:
+    before = waiting_processes()
+    run(Script([1, 1, 1, 2, 2, 2], epochs=20), stages, concurrent=lambda: 3)
+    assert len(waiting_processes() - before) == 3
+
+
+def waiting_processes() -> set[str]:
+    """The actors of trials that there are or have been."""
+    return {key for key, a in actors().items() if a["ActorClassName"].startswith("ImplicitFunc")}
 
 
 def test_more_trials_run_at_a_time_once_the_cluster_can_feed_more(stages: StagesHandle) -> None:
