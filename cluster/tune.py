@@ -13,25 +13,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from cluster.rungs import rungs_reached
-from cluster.stage_runs import StageFailed, said_by
 from cluster.stages_handle import StagesHandle
-from cluster.study import Assignment, RungPoint, Study
-from trainables.config import TrialConfig
-from trainables.settings import parse
-from trainables.stage import Stage
-from trainables.trial import TrialStages, trial_stages
+from cluster.study import RungPoint, Study
+from cluster.trial_process import trial_process
 
 DRIVER_RESTARTS = 20  # of a trial whose waiting process died: with its node, as a rule
 # No CPU, or waiting trials would keep stages from theirs. Tune wants something: a byte.
 DRIVER = {"CPU": 0, "memory": 1}
-POLL_SECONDS = 0.5
 
 
 def run_trials(
@@ -61,7 +54,7 @@ def run_trials(
         "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     }
     searcher = _StudySearcher(study, stages, concurrent)
-    trainable = tune.with_parameters(_trial, stages=stages)
+    trainable = tune.with_parameters(trial_process, stages=stages)
     # Trials report numbers alone, so that Tune's folder need not be shared.
     with tempfile.TemporaryDirectory(prefix="tune-", ignore_cleanup_errors=True) as scratch:
         tuner = tune.Tuner(
@@ -98,7 +91,8 @@ class _StudySearcher(Searcher):
         self._study = study
         self._stages = stages
         self._concurrent = concurrent  # Tune's own limit is fixed once it has begun
-        self._numbers: dict[str, int] = {}  # Tune's id -> the trial's number
+        self._handed_out: dict[str, dict[str, Any]] = {}  # Tune's id -> what it was given
+        self._again: list[dict[str, Any]] = []  # to hand out once more
         self.running: set[str] = set()  # Tune's ids
         self.finished = False  # no more trials begin
         self.error: Exception | None = None
@@ -107,14 +101,23 @@ class _StudySearcher(Searcher):
         return {}  # Tune pickles it for a restore that never comes; the study may hold locks
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        if self.error is None and len(self.running) >= self._concurrent():
+        if len(self.running) >= self._concurrent():
             return None  # Tune asks again
-        assignment = self._study.ask() if self.error is None else None
+        given = self._next()
+        if given is None:  # Tune never asks after FINISHED, and what runs may have to begin again
+            return None if self.running else Searcher.FINISHED
+        self._handed_out[trial_id] = given
+        self.running.add(trial_id)
+        return given
+
+    def _next(self) -> dict[str, Any] | None:
+        if self._again and self.error is None:
+            return self._again.pop()
+        done = self.finished or self.error is not None
+        assignment = None if done else self._study.ask()
         if assignment is None:
             self.finished = True
-            return Searcher.FINISHED
-        self._numbers[trial_id] = assignment.number
-        self.running.add(trial_id)
+            return None
         # As text, for Tune looks into nested dictionaries for things to sample.
         return {"number": assignment.number, "assignment": json.dumps(asdict(assignment))}
 
@@ -125,7 +128,7 @@ class _StudySearcher(Searcher):
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         self.running.discard(trial_id)
-        self._stages.drop(self._numbers[trial_id])
+        self._stages.drop(self._number(trial_id))
         if error or result is None:
             return  # told with its reason by _TellErrors
         if "accuracies" in result:
@@ -139,9 +142,15 @@ class _StudySearcher(Searcher):
     def tell_error(self, trial_id: str, reason: str) -> None:
         self._tell(trial_id, "failed", reason)
 
+    def hand_out_again(self, trial_id: str) -> None:
+        self._again.append(self._handed_out[trial_id])
+
+    def _number(self, trial_id: str) -> int:
+        return int(self._handed_out[trial_id]["number"])
+
     def _tell(self, trial_id: str, what: str, *details: Any) -> Any:
         try:
-            return getattr(self._study, what)(self._numbers[trial_id], *details)
+            return getattr(self._study, what)(self._number(trial_id), *details)
         except Exception as error:
             self.error = self.error or error
 
@@ -188,64 +197,26 @@ class _AsksTheStudy(FIFOScheduler):
 
 
 class _TellErrors(tune.Callback):
-    """Tells the study of trials whose process could not be kept alive."""
+    """Tells the study of trials whose process could not be kept alive.
+
+    One that was given a process that had died between two trials is given another: Tune itself
+    gives such a trial up.
+    """
 
     def __init__(self, searcher: _StudySearcher) -> None:
         self._searcher = searcher
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        times = trial.run_metadata.num_failures
+        if times <= DRIVER_RESTARTS:
+            self._searcher.hand_out_again(trial.trial_id)
+            return
         # Tune's own accessors look where the file is only copied to in the end.
         file = trial.error_file and Path(trial.error_file)
         lines = file.read_text().strip().splitlines() if file and file.exists() else []
         reason = lines[-1].strip() if lines else "its process died"
-        times = trial.run_metadata.num_failures
         self._searcher.tell_error(trial.trial_id, f"{reason} ({times} times)")
 
 
 def _trial_name(trial: Trial) -> str:
     return f"trial-{trial.config['number']:04d}"
-
-
-def _trial(config: dict[str, Any], *, stages: StagesHandle) -> None:
-    """One trial, in a process of its own that only waits."""
-    assignment = Assignment(**json.loads(config["assignment"]))
-    try:
-        trial = parse(TrialConfig, assignment.trial, "trial")
-        data = stages.datasets()
-        parts = trial_stages(trial, data)
-        weights = stages.want(parts.weights, assignment.number)
-        if stages.probes is not None:
-            _report_rungs(parts.weights, weights, stages, stages.probes.key(data))
-        ray.get(weights)
-        scored = _await_all(stages, parts, assignment.number)
-    except (StageFailed, ValueError) as error:
-        tune.report({"failure": str(said_by(error))})
-        return
-    except OSError as error:
-        tune.report({"refusal": f"the storage: {said_by(error)}"})
-        return
-    identities = {f"{part.kind} {part.identity}": part.identity for part in parts.searched()}
-    tune.report({"accuracies": json.dumps(scored), "stages": json.dumps(identities)})
-
-
-def _await_all(stages: StagesHandle, parts: TrialStages, number: int) -> dict[str, float]:
-    """Top-1 per downstream dataset, once all that the score is made of is there."""
-    records = ray.get([stages.want(end, number) for end in parts.scored.values()])
-    metrics = {record["identity"]: record["metrics"] for record in records}
-    return {name: metrics[end.identity]["accuracy"] for name, end in parts.scored.items()}
-
-
-def _report_rungs(weights: Stage, awaited: ray.ObjectRef, stages: StagesHandle, key: str) -> None:
-    """Report the rungs of an alignment while and after it runs; returns when `awaited` has ended.
-
-    They are read from the stages' files: who joins late sees them from the start.
-    """
-    assert stages.probes is not None
-    told = 0.0
-    finished: list[Any] = []
-    while not finished:
-        finished, _ = ray.wait([awaited], timeout=max(POLL_SECONDS, stages.store.poll_seconds))
-        for point in rungs_reached(weights, stages.store, stages.probes, key):
-            if point.rung > told:
-                told = point.rung
-                tune.report({"point": json.dumps(asdict(point))})

@@ -25,7 +25,7 @@ ONLY_HERE = {
     "ray": {
         f"cluster/{name}.py"
         for name in (
-            *("ray_session", "resources", "gangs", "tune"),
+            *("ray_session", "resources", "gangs", "tune", "trial_process"),
             *("stages", "stages_handle", "stage_runs", "vital_signs", "spot_warning"),
         )
     },

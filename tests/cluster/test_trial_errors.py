@@ -6,7 +6,7 @@ import pytest
 from ray.train._internal.storage import StorageContext
 from ray.tune.experiment import Trial
 
-from cluster.tune import _TellErrors
+from cluster.tune import DRIVER_RESTARTS, _TellErrors
 
 
 class Told:
@@ -19,7 +19,7 @@ class Told:
         self.errors.append((trial_id, reason))
 
 
-@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("times", [DRIVER_RESTARTS + 1, DRIVER_RESTARTS + 2])
 def test_a_trial_that_tune_gives_up_is_told_with_the_last_line_of_its_error(
     times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

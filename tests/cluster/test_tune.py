@@ -112,6 +112,23 @@ def test_trials_that_end_at_once_leave_their_processes_to_the_next(stages: Stage
     assert len(waiting_processes() - before) == 3
 
 
+def test_a_process_that_died_between_two_trials_costs_none_of_them(stages: StagesHandle) -> None:
+    before = waiting_processes()
+
+    class Kills(Script):
+        def ask(self) -> Assignment | None:
+            if len(self.told) == 2 and self.asked == 2:
+                for actor in waiting_processes() - before:
+                    os.kill(actors()[actor]["Pid"], signal.SIGKILL)
+            return super().ask()
+
+    study = Kills([1, 1, 2, 2])
+    run(study, stages, concurrent=lambda: 2 if study.asked < 2 or len(study.told) >= 2 else 0)
+    assert {number: state for number, (state, *_) in study.told.items()} == dict.fromkeys(
+        range(4), "complete"
+    )
+
+
 def waiting_processes() -> set[str]:
     """The actors of trials that there are or have been."""
     return {key for key, a in actors().items() if a["ActorClassName"].startswith("ImplicitFunc")}
