@@ -99,14 +99,16 @@ def forecast(
 ) -> Forecast:
     """`plan`: of the trials that `search` knows, and of the stages `of_no_trial`."""
     known = search.known()
-    drawn = draw(sweep, space, search, min(plan.to_suggest, MOST_DRAWN))
+    count = min(plan.to_suggest, MOST_DRAWN)
+    drawn = draw(sweep, space, search, count)
+    used_up = sweep.settings.search.sampler == "grid" and len(drawn) < count
     whole = plan
-    if drawn:
+    if drawn or used_up:
         everything = {**known, **drawn}
         whole = make_plan(everything, 0, data, costs, reported(search), of_no_trial)
     there = {planned.stage.identity for planned in plan.stages}
     more = [each for each in whole.missing if each.stage.identity not in there]
-    beyond = plan.to_suggest - len(drawn) if drawn else 0
+    beyond = plan.to_suggest - len(drawn) if drawn and not used_up else 0
     like = Later(
         first=len(known) + len(drawn) // 2,
         trials=len(drawn) - len(drawn) // 2,
@@ -119,7 +121,7 @@ def forecast(
     return Forecast(
         plan=whole,
         drawn=len(drawn),
-        exact=sweep.settings.search.sampler == "grid" and len(drawn) == plan.to_suggest,
+        exact=sweep.settings.search.sampler == "grid" and not beyond,
         stages=len(more) + times * len(later),
         clips=sum(each.clips for each in more) + times * sum(each.clips for each in later),
         seconds=None if seconds is None else seconds + times * (seconds_later or 0.0),
@@ -180,7 +182,7 @@ def draw(
         seed=settings.seed,
         startup_trials=0,
         directions=directions(settings.objectives),
-        past=search.observations(),
+        past=search.foreseen(),
     )
     drawn = {}
     for number in range(first, first + count):

@@ -91,6 +91,12 @@ class Search:
         """All trials that there are, as the sampler sees them."""
         return [self._view.observation(record) for record in self.records]
 
+    def foreseen(self) -> list[Observation]:
+        """The same, and the given ones that are to come."""
+        to_come = self._to_come()[: max(0, self._to_begin())]
+        places = [self._view.at_space(given.values) for given in to_come]
+        return [*self.observations(), *(Observation(values=v, state="waiting") for v in places)]
+
     def unfinished(self) -> int:
         """How many trials are still to run, as far as they are known."""
         begun = sum(not record.finished for record in self.records)

@@ -157,11 +157,12 @@ class _Suggesting:
 
     def __init__(self, sweep: Sweep, space: Space) -> None:
         self.known = dict
-        self.observations = list
+        self.foreseen = list
         self.records: list[Any] = []
 
 
-def test_a_grid_s_trials_are_all_known_and_stand_in_the_tree(tmp_path: Path) -> None:
+@pytest.mark.parametrize("trials", [4, 9])  # there are four
+def test_a_grid_s_trials_are_all_known_and_stand_in_the_tree(tmp_path: Path, trials: int) -> None:
     space = {
         "parameters": {
             "align.epochs": {"type": "choice", "values": [4, 8]},
@@ -172,13 +173,18 @@ def test_a_grid_s_trials_are_all_known_and_stand_in_the_tree(tmp_path: Path) -> 
     together = {"trial__average__method": "wise_ft", "trial__average__scored_together": [0.5, 1.0]}
     sweep = Sweep(
         write_toy_sweep(
-            tmp_path, space=space, search__sampler="grid", search__trials=4, **trial, **together
+            tmp_path,
+            space=space,
+            search__sampler="grid",
+            search__trials=trials,
+            **trial,
+            **together,
         ),
         {},
     )
     parsed = parse_space(space, "space")
     costs = costs_at(tmp_path / "stages")
-    plan = make_plan({}, 4, toy_data(), costs)
+    plan = make_plan({}, trials, toy_data(), costs)
     foreseen = forecast(sweep, parsed, _Suggesting(sweep, parsed), plan, toy_data(), costs)
     console = Console(file=io.StringIO(), width=200)
     print_plan(plan, foreseen, console)

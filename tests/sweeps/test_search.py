@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from search_spaces.space import Space, load_space
+from sweeps.planning.forecast import draw
 from sweeps.searching.given import given_trials
 from sweeps.searching.search import Search
 from sweeps.searching.trial_names import trial_name
@@ -45,6 +46,23 @@ def test_baselines_come_first_then_points_then_suggestions(tmp_path: Path) -> No
     assert [r.origin for r in search.records[4:7]] == ["baseline", "point", "suggested"]
     proportional = search.config(search.records[4]).align.mixture.shares
     assert {k: float(v) for k, v in proportional.items()} == {"synthetic": 0.6667, "scenes": 0.3333}
+
+
+def test_a_dry_run_foresees_the_points_of_a_grid_that_baselines_leave_to_it(
+    tmp_path: Path,
+) -> None:
+    shares = {"type": "simplex", "over": ["synthetic", "scenes"], "step": 0.5}
+    space = {"parameters": {"align.mixture.shares": shares, "seed": {"type": "choice"}}}
+    space["parameters"]["seed"]["values"] = [0, 1]  # the baselines have the first
+    settings = {"space": space, "search__sampler": "grid", "search__trials": 8}
+    search = make_search(tmp_path, **settings)
+    sweep = Sweep(tmp_path / "sweep.yaml", {})
+    foreseen = draw(sweep, load_space(sweep.space_file), search, 3)
+    run_all(search)
+    assert {number: config for number, (_, config) in foreseen.items()} == {
+        record.number: search.config(record) for record in search.records[5:]
+    }
+    assert len(foreseen) == 3
 
 
 @pytest.mark.parametrize("trials", [None, 9])
