@@ -120,12 +120,20 @@ def test_a_run_that_goes_on_draws_what_an_uninterrupted_one_does(drawn: Dataset)
     assert not torch.equal(first.frames[0], first.frames[1])
 
 
+def test_drawing_leaves_the_number_of_threads_as_it_was(drawn: Dataset) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)  # drawing is done by one
+    try:
+        next(iter(batches(drawn)))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.slow
 def test_workers_draw_what_the_process_itself_draws(drawn: Dataset) -> None:
-    threads = torch.get_num_threads()
     for batch, alone in zip(batches(drawn, workers=2), batches(drawn), strict=True):
         assert torch.equal(batch.frames, alone.frames) and torch.equal(batch.label, alone.label)
-    assert torch.get_num_threads() == threads
 
 
 def test_a_contrastive_stage_and_an_inverter_train_from_it(
