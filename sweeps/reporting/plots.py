@@ -6,7 +6,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sweeps.searching.given import RANDOM_WEIGHTS
+from sweeps.searching.trial_names import settings_in_words
+
+MOST_LINES = 8  # of trials that are alike in all else
 
 
 def plot_scores(summary: Mapping[str, Any], folder: Path) -> list[Path]:
@@ -18,13 +23,15 @@ def plot_scores(summary: Mapping[str, Any], folder: Path) -> list[Path]:
     averaged = [t for t in aligned if t["config"]["average"]["method"] == "interpolate"]
     sources = sorted({source for trial in mixed for source in trial["shares"]})
     plots = [
-        _plot(summary, mixed, _share_of(source), f"share of {source}", folder)
+        _plot(summary, mixed, _share_of(source), "shares", f"share of {source}", folder)
         for source in (sources if len(sources) > 2 else sources[-1:])  # two mirror each other
     ]
     if len(averaged) > 1:
-        plots.append(_plot(summary, averaged, _coefficient, "averaging coefficient", folder))
+        label = "averaging coefficient"
+        plots.append(_plot(summary, averaged, _coefficient, "coefficient", label, folder))
     if len({_view_scale(trial) for trial in viewed}) > 1:
-        plots.append(_plot(summary, viewed, _view_scale, "scale of generator views", folder))
+        label = "scale of generator views"
+        plots.append(_plot(summary, viewed, _view_scale, "view_scale", label, folder))
     plots += [
         _plot_curve(summary, curve, number, folder)
         for number, curve in enumerate(summary["curves"], start=1)
@@ -75,9 +82,13 @@ def _plot(
     summary: Mapping[str, Any],
     trials: list[Any],
     x: Callable[[Mapping[str, Any]], float],
+    setting: str,
     label: str,
     folder: Path,
 ) -> Path:
+    """`setting`: the end of its path in the space."""
+    from matplotlib import colormaps
+
     figure, axes = new_axes()
     trials = sorted(trials, key=x)
     xs = [x(trial) for trial in trials]
@@ -90,10 +101,30 @@ def _plot(
         ]
         axes.errorbar(xs, means, errors, fmt="o", capsize=2, label=name, color=f"C{i}")
     axes.plot(xs, [100 * t["score"] for t in trials], "kD", label="score")
+    lines = _alike_in_all_else(trials, x, setting)
+    if 1 < len(lines) <= MOST_LINES:
+        shades = colormaps["viridis"](np.linspace(0, 1, len(lines)))
+        for shade, (name, alike) in zip(shades, lines.items(), strict=True):
+            scores = [100 * trial["score"] for trial in alike]
+            axes.plot([x(each) for each in alike], scores, "D-", color=shade, label=name)
     random = [t for t in summary["trials"] if t["name"] == RANDOM_WEIGHTS and t["score"]]
     if random:
         axes.axhline(100 * random[0]["score"], color="grey", ls=":", label="score, random weights")
     return finish(figure, axes, summary, label, folder / f"{label.replace(' ', '_')}.png")
+
+
+def _alike_in_all_else(
+    trials: list[Any], x: Callable[[Mapping[str, Any]], float], setting: str
+) -> dict[str, list[Any]]:
+    """By their other settings in words: those at three places or more, in the order given."""
+    found: dict[str, list[Any]] = {}
+    for trial in trials:
+        varied = trial["varied"]
+        others = {path: v for path, v in varied.items() if path.split(".")[-1] != setting}
+        if others and others != varied:
+            found.setdefault(settings_in_words(others), []).append(trial)
+    lines = {name: alike for name, alike in found.items() if len({x(t) for t in alike}) > 2}
+    return dict(sorted(lines.items()))
 
 
 def new_axes(width: float = 6.5) -> tuple[Any, Any]:
@@ -110,7 +141,8 @@ def finish(figure: Any, axes: Any, summary: Mapping[str, Any], label: str, path:
     axes.set(xlabel=label, ylabel="top-1 on the selection split, %", title=summary["sweep"])
     low, high = axes.get_xlim()
     axes.set_xlim(min(low, -0.05), max(high, 1.05))  # all shares and coefficients, and wider scales
-    figure.legend(loc="outside lower center", ncols=4, fontsize="small")
+    columns = 4 if len(axes.get_legend_handles_labels()[0]) <= 4 else 3
+    figure.legend(loc="outside lower center", ncols=columns, fontsize="small")
     axes.grid(alpha=0.3)
     return save(figure, path)
 

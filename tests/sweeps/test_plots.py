@@ -19,6 +19,7 @@ def trial(shares: dict[str, float], score: float, **changes: Any) -> dict[str, A
         "state": "complete",
         "config": {"align": {"epochs": changes.pop("epochs", 2)}, "average": average},
         "shares": shares,
+        "varied": {},
         "score": score,
         "scores": {"low": score},
         "intervals": {"low": [score - 0.125, score + 0.25]},
@@ -140,3 +141,23 @@ def test_the_score_stands_over_the_scale_of_views_where_several_were_tried(
     drawn.clear()
     plot_scores(summary(*trials[2:]), tmp_path)
     assert "scale_of_generator_views.png" not in drawn
+
+
+def test_scores_of_trials_that_are_alike_in_all_else_are_joined(
+    drawn: dict[str, Any], tmp_path: Path
+) -> None:
+    def at(synthetic: float, epochs: int, score: float) -> dict[str, Any]:
+        varied = {"align.mixture.shares": both(synthetic), "align.epochs": epochs}
+        return trial(both(synthetic), score, varied=varied, epochs=epochs)
+
+    short = [at(1.0, 1, 0.25), at(0.0, 1, 0.5), at(0.5, 1, 0.75)]
+    long = [at(0.0, 2, 0.5), at(0.25, 2, 0.625), at(1.0, 2, 0.375)]
+    two_points = [at(0.0, 4, 0.5), at(1.0, 4, 0.5)]
+    plot_scores(summary(*short, *long, *two_points), tmp_path)
+    axes = drawn["share_of_synthetic.png"]
+    assert line(axes, "align.epochs 1") == [(0.0, 50.0), (0.5, 75.0), (1.0, 25.0)]
+    assert line(axes, "align.epochs 2") == [(0.0, 50.0), (0.25, 62.5), (1.0, 37.5)]
+    assert "align.epochs 4" not in {each.get_label() for each in axes.get_lines()}
+    plot_scores(summary(*short), tmp_path)  # nothing to tell apart
+    labels = {each.get_label() for each in drawn["share_of_synthetic.png"].get_lines()}
+    assert "align.epochs 1" not in labels
