@@ -119,7 +119,8 @@ def test_a_process_that_died_between_two_trials_costs_none_of_them(stages: Stage
         def ask(self) -> Assignment | None:
             if len(self.told) == 2 and self.asked == 2:
                 for actor in waiting_processes() - before:
-                    os.kill(actors()[actor]["Pid"], signal.SIGKILL)
+                    if (pid := actors()[actor]["Pid"]) > 0:  # 0: not started yet
+                        os.kill(pid, signal.SIGKILL)
             return super().ask()
 
     study = Kills([1, 1, 2, 2])
