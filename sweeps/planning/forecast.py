@@ -17,6 +17,7 @@ from sweeps.planning.plan import Plan, PlannedStage, make_plan, money_of, total_
 from sweeps.planning.schedule import Task, makespan
 from sweeps.records import GIVEN
 from sweeps.searching.objectives import directions
+from sweeps.searching.sampler_view import SamplerView
 from sweeps.searching.search import Search
 from sweeps.sweep import Sweep
 from trainables.config import TrialConfig
@@ -182,8 +183,11 @@ def draw(
         seed=settings.seed,
         startup_trials=0,
         directions=directions(settings.objectives),
-        past=search.foreseen(),
+        past=search.observations(),
     )
+    view = SamplerView(sweep, space)
+    for given in search.to_come():
+        study.add(view.at_space(given.values))
     drawn = {}
     for number in range(first, first + count):
         suggestion = study.ask()

@@ -58,7 +58,7 @@ class Search:
         self._lock = threading.RLock()
         self.records = read_records(sweep.folder)
         # With nothing to suggest from, the given trials are all there are.
-        all_given = sum(r.origin != "soup" for r in self.records) + len(self._to_come())
+        all_given = sum(r.origin != "soup" for r in self.records) + len(self.to_come())
         asked = sweep.settings.search.trials
         self.trials = all_given if asked is None else asked
         if not space.parameters:
@@ -91,12 +91,6 @@ class Search:
         """All trials that there are, as the sampler sees them."""
         return [self._view.observation(record) for record in self.records]
 
-    def foreseen(self) -> list[Observation]:
-        """The same, and the given ones that are to come."""
-        to_come = self._to_come()[: max(0, self._to_begin())]
-        places = [self._view.at_space(given.values) for given in to_come]
-        return [*self.observations(), *(Observation(values=v, state="waiting") for v in places)]
-
     def unfinished(self) -> int:
         """How many trials are still to run, as far as they are known."""
         begun = sum(not record.finished for record in self.records)
@@ -111,7 +105,7 @@ class Search:
         """See `Spending.too_dear`, of the given trials that have not begun."""
         with self._lock:
             self.spending.refresh(self.records)
-            return self.spending.too_dear({e.name: e.values for e in self._to_come()})
+            return self.spending.too_dear({e.name: e.values for e in self.to_come()})
 
     def storage(self) -> dict[str, int] | None:
         """See `StorageRoom.summary`."""
@@ -153,7 +147,7 @@ class Search:
     def known(self) -> dict[int, tuple[str, TrialConfig]]:
         """Number -> (name, settings) of the trials that are known before the sampler is asked."""
         known = {r.number: (trial_name(r), self.config(r)) for r in self.records}
-        to_come = self._to_come()[: max(0, self._to_begin())]
+        to_come = self.to_come()[: max(0, self._to_begin())]
         for number, given in enumerate(to_come, len(self.records)):
             known[number] = (given.name, self._sweep.trial_with(given.values, given.name))
         return known
@@ -256,7 +250,7 @@ class Search:
         origin: Origin
         self.spending.refresh(self.records)
         fits = self.spending.trials_left(left)
-        payable = (each for each in self._to_come() if self.spending.affords(each.values))
+        payable = (each for each in self.to_come() if self.spending.affords(each.values))
         if given := next(payable, None):
             name, origin, values = given.name, given.origin, given.values
             params = self._study.add(self._view.at_space(values)).params
@@ -284,7 +278,7 @@ class Search:
         """Trials that have no record yet; soups stand outside the number asked for."""
         return self.trials - sum(record.origin != "soup" for record in self.records)
 
-    def _to_come(self) -> list[GivenTrial]:
+    def to_come(self) -> list[GivenTrial]:
         """The given trials that have no record yet; some may have been added to a begun sweep."""
         there = [(record.name, record.values) for record in self.records]
         return [given for given in self._given if (given.name, given.values) not in there]

@@ -157,7 +157,7 @@ class _Suggesting:
 
     def __init__(self, sweep: Sweep, space: Space) -> None:
         self.known = dict
-        self.foreseen = list
+        self.observations = self.to_come = list
         self.records: list[Any] = []
 
 
