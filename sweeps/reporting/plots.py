@@ -116,7 +116,7 @@ def _plot(
 def _alike_in_all_else(
     trials: list[Any], x: Callable[[Mapping[str, Any]], float], setting: str
 ) -> dict[str, list[Any]]:
-    """By their other settings in words: those at three places or more, in the order given."""
+    """By their other settings in words, sorted: those at three places of `x` or more."""
     found: dict[str, list[Any]] = {}
     for trial in trials:
         varied = trial["varied"]
