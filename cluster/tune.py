@@ -91,7 +91,7 @@ class _StudySearcher(Searcher):
         self._study = study
         self._stages = stages
         self._concurrent = concurrent  # Tune's own limit is fixed once it has begun
-        self._handed_out: dict[str, dict[str, Any]] = {}  # Tune's id -> what it was given
+        self._numbers: dict[str, int] = {}  # Tune's id -> the trial's number
         self._again: list[dict[str, Any]] = []  # to hand out once more
         self.running: set[str] = set()  # Tune's ids
         self.finished = False  # no more trials begin
@@ -106,15 +106,15 @@ class _StudySearcher(Searcher):
         given = self._next()
         if given is None:  # Tune never asks after FINISHED, and what runs may have to begin again
             return None if self.running else Searcher.FINISHED
-        self._handed_out[trial_id] = given
+        self._numbers[trial_id] = given["number"]
         self.running.add(trial_id)
         return given
 
     def _next(self) -> dict[str, Any] | None:
         if self._again and self.error is None:
             return self._again.pop()
-        done = self.finished or self.error is not None
-        assignment = None if done else self._study.ask()
+        ended = self.finished or self.error is not None
+        assignment = None if ended else self._study.ask()
         if assignment is None:
             self.finished = True
             return None
@@ -128,7 +128,7 @@ class _StudySearcher(Searcher):
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         self.running.discard(trial_id)
-        self._stages.drop(self._number(trial_id))
+        self._stages.drop(self._numbers[trial_id])
         if error or result is None:
             return  # told with its reason by _TellErrors
         if "accuracies" in result:
@@ -142,15 +142,12 @@ class _StudySearcher(Searcher):
     def tell_error(self, trial_id: str, reason: str) -> None:
         self._tell(trial_id, "failed", reason)
 
-    def hand_out_again(self, trial_id: str) -> None:
-        self._again.append(self._handed_out[trial_id])
-
-    def _number(self, trial_id: str) -> int:
-        return int(self._handed_out[trial_id]["number"])
+    def hand_out_again(self, given: dict[str, Any]) -> None:
+        self._again.append(given)
 
     def _tell(self, trial_id: str, what: str, *details: Any) -> Any:
         try:
-            return getattr(self._study, what)(self._number(trial_id), *details)
+            return getattr(self._study, what)(self._numbers[trial_id], *details)
         except Exception as error:
             self.error = self.error or error
 
@@ -209,7 +206,7 @@ class _TellErrors(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         times = trial.run_metadata.num_failures
         if times <= DRIVER_RESTARTS:
-            self._searcher.hand_out_again(trial.trial_id)
+            self._searcher.hand_out_again(trial.config)
             return
         # Tune's own accessors look where the file is only copied to in the end.
         file = trial.error_file and Path(trial.error_file)
