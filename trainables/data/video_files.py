@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trainables.data.file_ends import missing_bytes
 from trainables.training_settings import VideoReader
 
 if TYPE_CHECKING:
@@ -39,6 +40,12 @@ def read_frames(
     Raises:
         ClipUnreadable: the reason, for one line.
     """
+    try:
+        missing = missing_bytes(path)
+    except OSError as error:
+        raise ClipUnreadable(path, _last_line(error)) from None
+    if missing:
+        raise ClipUnreadable(path, f"was cut off: its last {missing} bytes are missing")
     read = _by_decord if reader == "decord" else _by_pyav
     taken = read(path, choose, shrink)
     return [taken[index] for index in taken.order]

@@ -9,6 +9,7 @@ import pytest
 
 from tests.trainables.data.videos import write_video
 from trainables.data.clips import ClipReader, fitted, read_clip
+from trainables.data.file_ends import missing_bytes
 from trainables.data.video_files import ClipUnreadable
 
 CHOSEN: dict = {}
@@ -144,6 +145,51 @@ def test_a_damaged_clip_says_that_it_cannot_be_read(tmp_path: Path, damage: str)
         read(path, frame_rate=10.0)
     assert caught.value.path == str(path)
     assert len(caught.value.reason) > 5
+
+
+def one_packet_a_frame(path: Path, live: bool = False) -> list[int]:
+    """Writes a video of 12 frames, and returns where in the file each of them begins."""
+    codec = {".mp4": "libx264", ".mkv": "libx264", ".webm": "libvpx", ".avi": "mpeg4"}[path.suffix]
+    options = {"live": "1"} if live else {}
+    noise = np.random.default_rng(0).integers(0, 255, (12, 48, 64, 3)).astype(np.uint8)
+    with av.open(path, "w", options={"movflags": "faststart", **options}) as container:
+        stream = container.add_stream(codec, rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for image in noise:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    with av.open(path) as container:
+        return sorted(packet.pos for packet in container.demux(video=0) if packet.size)
+
+
+def test_a_box_of_64_bits_is_followed_to_its_end(tmp_path: Path) -> None:
+    header = b"\0\0\0\x08ftyp" + b"\0\0\0\x01mdat" + (5_000_000_000).to_bytes(8, "big")
+    (tmp_path / "large.mp4").write_bytes(header)
+    assert missing_bytes(tmp_path / "large.mp4") == 8 + 5_000_000_000 - len(header)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "avi", "mkv", "webm"])
+def test_a_file_cut_between_two_frames_is_not_taken_for_a_shorter_clip(
+    tmp_path: Path, suffix: str
+) -> None:
+    path = tmp_path / f"clip.{suffix}"
+    places = one_packet_a_frame(path)
+    assert len(places) == 12
+    assert len(read(path, frames=12)) == 12
+    content = path.read_bytes()
+    for place in places[4:]:
+        path.write_bytes(content[:place])
+        with pytest.raises(ClipUnreadable, match=f"its last {len(content) - place} bytes are"):
+            read(path)
+
+
+def test_what_a_file_does_not_say_of_its_end_is_nothing_against_it(tmp_path: Path) -> None:
+    followed = write_video(tmp_path / "followed.mp4", index_first=True)
+    expected = read(followed)
+    followed.write_bytes(followed.read_bytes() + b"made by somebody" * 8)
+    assert (read(followed) == expected).all()
+    one_packet_a_frame(tmp_path / "live.mkv", live=True)
+    assert missing_bytes(tmp_path / "live.mkv") == 0
 
 
 def test_short_clips_are_kept_up_to_the_budget_and_long_ones_never(tmp_path: Path) -> None:
