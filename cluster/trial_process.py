@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from typing import Any
 
@@ -19,10 +20,13 @@ from trainables.stage import Stage
 from trainables.trial import TrialStages, trial_stages
 
 POLL_SECONDS = 0.5
+# Tune gives a trial up, and tells nobody, whose process has not left the last one after 2 s.
+LEAVE_SECONDS = "600"
 
 
 def trial_process(config: dict[str, Any], *, stages: StagesHandle) -> None:
     """One trial, in a process of its own that only waits."""
+    os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = LEAVE_SECONDS
     assignment = Assignment(**json.loads(config["assignment"]))
     try:
         trial = parse(TrialConfig, assignment.trial, "trial")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from rich.console import Console
@@ -37,31 +38,22 @@ def sweep_datasets(
     }
     if settings.demo_world is None:
         check_names(named, {name for known in names.values() for name in known})
-    read = {
-        str(path): load_catalog(path, [name for name in named if name in known])
-        for path, known in names.items()
-    }
-    for dataset in (dataset for datasets in read.values() for dataset in datasets.values()):
+    places = {name: [path for path in names if name in names[path]] for name in named}
+    data: dict[str, Dataset] = {}
+    for path in names:  # of one name the last: what it stands in for need not be there
+        data |= load_catalog(path, [name for name in named if places[name][-1:] == [path]])
+    for dataset in data.values():
         for note in dataset.notes:
             console.print(f"[yellow]note:[/yellow] {escape(note)}", soft_wrap=True)
         check_files(dataset)
+    world = {}
     if settings.demo_world is not None:
-        read = {"the demo world": _world(sweep, console, dry_run=dry_run), **read}
-    return _joined(read, console)
-
-
-def _joined(read: Mapping[str, Mapping[str, Dataset]], console: Console) -> dict[str, Dataset]:
-    """Of datasets of one name the last, which is said. `read`: where they are from -> they."""
-    data: dict[str, Dataset] = {}
-    origin: dict[str, str] = {}
-    for place, datasets in read.items():
-        for name in sorted(origin.keys() & datasets.keys()):
-            console.print(
-                escape(f"{name} is that of {place}, not of {origin[name]}"), soft_wrap=True
-            )
-        data |= datasets
-        origin |= dict.fromkeys(datasets, place)
-    return data
+        world = _world(sweep, console, dry_run=dry_run)
+    for name, paths in places.items():
+        of_one_name = ["the demo world"] * (name in world) + [str(path) for path in paths]
+        for before, after in pairwise(of_one_name):
+            console.print(escape(f"{name} is that of {after}, not of {before}"), soft_wrap=True)
+    return world | data
 
 
 def _world(sweep: Sweep, console: Console, *, dry_run: bool) -> dict[str, Dataset]:

@@ -24,11 +24,11 @@ from trainables.stage_store import StageStore  # noqa: E402
 
 EXAMPLES = """examples:
   python sweeps/mixing.py                                   the demo
-  python sweeps/mixing.py my.yaml --dry-run                 the plan and its price
-  python sweeps/mixing.py my.yaml --status                  what runs, what waits, the cost so far
-  python sweeps/mixing.py my.yaml --trials 40               more trials of the same sweep
-  python sweeps/mixing.py my.yaml --set trial.seed=1 --set name=my-seed-1
-  ray job submit --working-dir . -- python sweeps/mixing.py my.yaml
+  python sweeps/mixing.py sweeps/my.yaml --dry-run          the plan and its price
+  python sweeps/mixing.py sweeps/my.yaml --status           what runs, what waits, the cost so far
+  python sweeps/mixing.py sweeps/my.yaml --trials 40        more trials of the same sweep
+  python sweeps/mixing.py sweeps/my.yaml --set trial.seed=1 --set name=my-seed-1
+  ray job submit --working-dir . -- python sweeps/mixing.py sweeps/my.yaml
 """
 
 
@@ -63,7 +63,10 @@ def main(argv: list[str] | None = None) -> int:
         "nothing",
     )
     parser.add_argument(
-        "--trials", type=int, metavar="N", help="trials in all, baselines included; more extends"
+        "--trials",
+        type=int,
+        metavar="N",
+        help="trials in all, baselines and points included, which come first; more extends",
     )
     parser.add_argument(
         "--devices",

@@ -111,7 +111,12 @@ def prepare(sweep: Sweep, console: Console, *, dry_run: bool) -> Prepared:
     costs = StageCosts(data, store, settings.execution)
     bias = bias_measures(settings.bias, data)
     stages = [each.stage for each in bias if each.stage is not None]
-    to_suggest = search.trials - len(known)
+    to_come = search.to_come()[len(known) - len(search.records) :]
+    if to_come and not search.spending.used_up:
+        names = ", ".join(given.name for given in to_come)
+        notes.append(f"Left out, for search.trials is {search.trials}; raise it: {names}.")
+    soups = sum(record.origin == "soup" for record in search.records)
+    to_suggest = max(0, search.trials - (len(known) - soups))
     plan = make_plan(known, to_suggest, data, costs, reported(search), stages)
     plan.budget = search.spending.in_words()
     return Prepared(

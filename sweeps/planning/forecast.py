@@ -100,9 +100,10 @@ def forecast(
 ) -> Forecast:
     """`plan`: of the trials that `search` knows, and of the stages `of_no_trial`."""
     known = search.known()
-    count = min(plan.to_suggest, MOST_DRAWN)
+    is_grid = sweep.settings.search.sampler == "grid"
+    count = plan.to_suggest if is_grid else min(plan.to_suggest, MOST_DRAWN)
     drawn = draw(sweep, space, search, count)
-    used_up = sweep.settings.search.sampler == "grid" and len(drawn) < count
+    used_up = is_grid and len(drawn) < count
     whole = plan
     if drawn or used_up:
         everything = {**known, **drawn}
@@ -122,7 +123,7 @@ def forecast(
     return Forecast(
         plan=whole,
         drawn=len(drawn),
-        exact=sweep.settings.search.sampler == "grid" and not beyond,
+        exact=is_grid,
         stages=len(more) + times * len(later),
         clips=sum(each.clips for each in more) + times * sum(each.clips for each in later),
         seconds=None if seconds is None else seconds + times * (seconds_later or 0.0),

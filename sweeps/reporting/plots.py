@@ -23,9 +23,13 @@ def plot_scores(summary: Mapping[str, Any], folder: Path) -> list[Path]:
     averaged = [t for t in aligned if t["config"]["average"]["method"] == "interpolate"]
     sources = sorted({source for trial in mixed for source in trial["shares"]})
     plots = [
-        _plot(summary, mixed, _share_of(source), "shares", f"share of {source}", folder)
-        for source in (sources if len(sources) > 2 else sources[-1:])  # two mirror each other
+        _plot(summary, mixed, _share_of(source), None, f"share of {source}", folder)
+        for source in sources
+        if len(sources) > 2
     ]
+    if 0 < len(sources) < 3:  # two mirror each other
+        label = f"share of {sources[-1]}"
+        plots.append(_plot(summary, mixed, _share_of(sources[-1]), "shares", label, folder))
     if len(averaged) > 1:
         label = "averaging coefficient"
         plots.append(_plot(summary, averaged, _coefficient, "coefficient", label, folder))
@@ -82,11 +86,11 @@ def _plot(
     summary: Mapping[str, Any],
     trials: list[Any],
     x: Callable[[Mapping[str, Any]], float],
-    setting: str,
+    setting: str | None,
     label: str,
     folder: Path,
 ) -> Path:
-    """`setting`: the end of its path in the space."""
+    """`setting`: the end of its path in the space; None where `x` does not tell its value."""
     from matplotlib import colormaps
 
     figure, axes = new_axes()
@@ -101,7 +105,7 @@ def _plot(
         ]
         axes.errorbar(xs, means, errors, fmt="o", capsize=2, label=name, color=f"C{i}")
     axes.plot(xs, [100 * t["score"] for t in trials], "kD", label="score")
-    lines = _alike_in_all_else(trials, x, setting)
+    lines = _alike_in_all_else(trials, x, setting) if setting else {}
     if 1 < len(lines) <= MOST_LINES:
         shades = colormaps["viridis"](np.linspace(0, 1, len(lines)))
         for shade, (name, alike) in zip(shades, lines.items(), strict=True):
@@ -121,7 +125,7 @@ def _alike_in_all_else(
     for trial in trials:
         varied = trial["varied"]
         others = {path: v for path, v in varied.items() if path.split(".")[-1] != setting}
-        if others and others != varied:
+        if others and len(others) == len(varied) - 1:
             found.setdefault(settings_in_words(others), []).append(trial)
     lines = {name: alike for name, alike in found.items() if len({x(t) for t in alike}) > 2}
     return dict(sorted(lines.items()))

@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -111,18 +112,21 @@ def test_trials_that_end_at_once_leave_their_processes_to_the_next(stages: Stage
     before = waiting_processes()
     run(Script([1, 1, 1, 2, 2, 2, 3, 3, 3], epochs=8), stages, concurrent=lambda: 3)
     # Three, and on a slow machine one or two that were not needed any more when they had started.
-    assert len(waiting_processes().keys() - before.keys()) < 6  # Tune by itself starts seven
+    assert 3 <= len(waiting_processes().keys() - before.keys()) < 6  # Tune by itself starts seven
 
 
 def test_a_process_that_died_between_two_trials_costs_none_of_them(stages: StagesHandle) -> None:
     before = waiting_processes()
+    killed = []
 
     class Kills(Script):
         def ask(self) -> Assignment | None:
             if len(self.told) == 2 and self.asked == 2:
                 for actor, pid in waiting_processes().items():
                     if actor not in before and pid:
-                        os.kill(pid, signal.SIGKILL)
+                        with suppress(ProcessLookupError):  # one that was not needed any more
+                            os.kill(pid, signal.SIGKILL)
+                            killed.append(pid)
             return super().ask()
 
     study = Kills([1, 1, 2, 2])
@@ -130,13 +134,20 @@ def test_a_process_that_died_between_two_trials_costs_none_of_them(stages: Stage
     assert {number: state for number, (state, *_) in study.told.items()} == dict.fromkeys(
         range(4), "complete"
     )
+    assert killed
 
 
 def waiting_processes() -> dict[str, int]:
-    """The actors of trials that there are or have been, and their processes (0: not started)."""
-    address = ray.get_runtime_context().gcs_address
-    found = list_actors(address, filters=[("class_name", "=", "ImplicitFunc")], limit=10_000)
-    return {actor.actor_id: actor.pid or 0 for actor in found}
+    """The actors of trials that there are or have been, and their processes.
+
+    0: it has not started, or is dead.
+    """
+    found = list_actors(ray.get_runtime_context().gcs_address, limit=10_000)
+    return {
+        actor.actor_id: (actor.state == "ALIVE" and actor.pid) or 0
+        for actor in found
+        if actor.class_name.endswith("ImplicitFunc")  # or wrap_function.<locals>.ImplicitFunc
+    }
 
 
 def test_more_trials_run_at_a_time_once_the_cluster_can_feed_more(stages: StagesHandle) -> None:

@@ -161,11 +161,13 @@ class _Suggesting:
         self.records: list[Any] = []
 
 
-@pytest.mark.parametrize("trials", [4, 9])  # there are four
-def test_a_grid_s_trials_are_all_known_and_stand_in_the_tree(tmp_path: Path, trials: int) -> None:
+@pytest.mark.parametrize(("lengths", "trials"), [([4, 8], 4), ([4, 8], 9), ([*range(4, 64)], 500)])
+def test_a_grid_s_trials_are_all_known_and_stand_in_the_tree(
+    tmp_path: Path, lengths: list[int], trials: int
+) -> None:
     space = {
         "parameters": {
-            "align.epochs": {"type": "choice", "values": [4, 8]},
+            "align.epochs": {"type": "choice", "values": lengths},
             "average.coefficient": {"type": "choice", "values": [0.5, 1.0]},
         }
     }
@@ -189,5 +191,6 @@ def test_a_grid_s_trials_are_all_known_and_stand_in_the_tree(tmp_path: Path, tri
     console = Console(file=io.StringIO(), width=200)
     print_plan(plan, foreseen, console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "4 trials known" in text and "suggested" not in text
-    assert "trials 0, 1, 2, 3" in line_with(text, "align trunk", "to step 6")
+    assert f"{2 * len(lengths)} trials known" in text and "suggested" not in text
+    own = "trials 0, 1, 2, 3" if len(lengths) == 2 else f"{2 * len(lengths)} trials"
+    assert own in line_with(text, "align trunk", "to step 6")

@@ -158,6 +158,14 @@ def test_scores_of_trials_that_are_alike_in_all_else_are_joined(
     assert line(axes, "align.epochs 1") == [(0.0, 50.0), (0.5, 75.0), (1.0, 25.0)]
     assert line(axes, "align.epochs 2") == [(0.0, 50.0), (0.25, 62.5), (1.0, 37.5)]
     assert "align.epochs 4" not in {each.get_label() for each in axes.get_lines()}
+    of_three = [
+        trial(shares, 0.5, varied={"align.mixture.shares": shares, "align.epochs": epochs})
+        for epochs in (1, 2)
+        for shares in ({"a": 0.0, "b": 1.0, "c": 0.0}, {"a": 0.5, "c": 0.5}, {"a": 1.0})
+    ]
+    plot_scores(summary(*of_three), tmp_path)  # one share does not tell the mix
+    labels = {each.get_label() for each in drawn["share_of_a.png"].get_lines()}
+    assert "score" in labels and "align.epochs 1" not in labels
     plot_scores(summary(*short), tmp_path)  # nothing to tell apart
     labels = {each.get_label() for each in drawn["share_of_synthetic.png"].get_lines()}
     assert "align.epochs 1" not in labels

@@ -167,6 +167,30 @@ def test_a_point_that_is_left_out_for_its_people_is_told(tmp_path: Path) -> None
     assert "people" not in ready.data
 
 
+def test_given_trials_that_the_number_asked_for_has_no_room_for_are_told(tmp_path: Path) -> None:
+    every, _ = prepared(tmp_path, "", search__trials=5)
+    names = [name for name, _ in every.search.known().values()]
+    assert len(names) == 5 and not every.notes  # random weights, two alone, equal, proportional
+    ready, _ = prepared(tmp_path, "", search__trials=3)
+    assert ready.plan.to_suggest == 0
+    assert ready.notes == [f"Left out, for search.trials is 3; raise it: {names[3]}, {names[4]}."]
+
+
+def test_a_soup_is_none_of_the_trials_that_were_asked_for(tmp_path: Path) -> None:
+    ready, _ = prepared(tmp_path, "", search__trials=5, search__greedy_soup=True)
+    for number in range(5):
+        assert ready.search.ask() is not None
+        ready.search.complete(number, dict.fromkeys(ready.sweep.settings.trial.downstream, 0.5), {})
+    ready.search.add_soup()
+    assert [record.origin for record in ready.search.records][5:] == ["soup"]
+    write_sweep(ready.sweep.folder, ready.resolved)
+    assert (
+        prepared(tmp_path, "", search__trials=5, search__greedy_soup=True)[0].plan.to_suggest == 0
+    )
+    more, _ = prepared(tmp_path, "", search__trials=7, search__greedy_soup=True)
+    assert more.plan.to_suggest == 2
+
+
 def test_what_early_stopping_costs_is_told(tmp_path: Path) -> None:
     ready, _ = prepared(tmp_path, "", search__early_stopping=STOPPING)
     assert ready.notes == [
@@ -246,6 +270,9 @@ def test_of_several_catalogs_the_last_counts(tmp_path: Path) -> None:
     assert ready.data["scenes"].leak_rate == 0.25 and len(ready.data["scenes"].clips) == 2
     assert ready.data["synthetic"].root == tmp_path / "synthetic"
     assert f"scenes is that of {later / 'catalog.yaml'}, not of {tmp_path}/catalog.yaml" in said
+    (tmp_path / "scenes.csv").unlink()  # what it stands in for need not be there
+    again = prepare(ready.sweep, Console(file=io.StringIO()), dry_run=True)
+    assert again.data["scenes"] == ready.data["scenes"]
 
 
 @pytest.mark.parametrize("nothing", [{}, {"catalog": []}])

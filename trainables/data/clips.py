@@ -98,8 +98,8 @@ def fitted(frames: np.ndarray, width: int, height: int) -> np.ndarray:
     cut_height, cut_width = round(height * scale), round(width * scale)
     top, left = (own_height - cut_height) // 2, (own_width - cut_width) // 2
     cut = frames[:, top : top + cut_height, left : left + cut_width]
-    size = (width, height)
-    return np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in cut])
+    way = cv2.INTER_AREA if scale > 1 else cv2.INTER_LINEAR  # areas, enlarged, are blocks
+    return np.stack([cv2.resize(frame, (width, height), interpolation=way) for frame in cut])
 
 
 def _read_video(

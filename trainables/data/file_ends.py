@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 EBML, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"  # Matroska and WebM, RFC 9559
+UNKNOWN = 2**32 - 1  # in an AVI, of which the writer could not go back
 
 
 def missing_bytes(path: Path) -> int:
@@ -16,22 +17,24 @@ def missing_bytes(path: Path) -> int:
     by their segment.
     """
     with path.open("rb") as file:
-        head = file.read(12)
+        length = file.seek(0, 2)
+        head = _at(file, 0, 12)
         if head[4:8] == b"ftyp":
-            end = _end_of_boxes(file)
+            end = _end_of_boxes(file, length)
         elif head[:4] == b"RIFF":
-            end = 8 + int.from_bytes(head[4:8], "little")
+            size = int.from_bytes(head[4:8], "little")
+            end = 0 if size == UNKNOWN else 8 + size
         elif head[:4] == EBML:
             end = _end_of_segment(file)
         else:
             end = 0
-        return max(0, end - file.seek(0, 2))
+        return max(0, end - length)
 
 
-def _end_of_boxes(file: BinaryIO) -> int:
+def _end_of_boxes(file: BinaryIO, length: int) -> int:
     """Where the last box of samples or of their index ends; what is behind them may be anything."""
     end = place = 0
-    while len(head := _at(file, place, 16)) >= 8:
+    while place < length and len(head := _at(file, place, 16)) >= 8:
         size, kind = int.from_bytes(head[:4], "big"), head[4:8]
         if size == 1:
             size = int.from_bytes(head[8:], "big")
@@ -50,7 +53,7 @@ def _end_of_segment(file: BinaryIO) -> int:
     if head[:4] != SEGMENT:
         return 0
     size, start = _length(head[4:])
-    is_unknown = size == (1 << 7 * start) - 1  # written while it was still growing
+    is_unknown = size == (1 << 7 * start) - 1
     return 0 if is_unknown else place + 4 + start + size
 
 

@@ -13,7 +13,7 @@ import av
 import cv2
 
 from trainables.data.clips import IMAGE_SUFFIXES
-from trainables.data.video_files import ClipUnreadable
+from trainables.data.video_files import ClipUnreadable, check_whole
 from trainables.data.whole_files import write_whole
 
 
@@ -122,6 +122,7 @@ def _encoded(source: Path, recipe: Recipe, frame_rate: float | None) -> tuple[in
 
 
 def _file(source: Path) -> tuple[Fraction, Iterator[av.VideoFrame]]:
+    check_whole(source)
     container = av.open(str(source))
     if not container.streams.video:
         container.close()

@@ -40,15 +40,20 @@ def read_frames(
     Raises:
         ClipUnreadable: the reason, for one line.
     """
+    check_whole(path)
+    read = _by_decord if reader == "decord" else _by_pyav
+    taken = read(path, choose, shrink)
+    return [taken[index] for index in taken.order]
+
+
+def check_whole(path: Path) -> None:
+    """Raises ClipUnreadable where a video file is missing or was cut off."""
     try:
         missing = missing_bytes(path)
     except OSError as error:
         raise ClipUnreadable(path, _last_line(error)) from None
     if missing:
         raise ClipUnreadable(path, f"was cut off: its last {missing} bytes are missing")
-    read = _by_decord if reader == "decord" else _by_pyav
-    taken = read(path, choose, shrink)
-    return [taken[index] for index in taken.order]
 
 
 class _Taken(dict[int, np.ndarray]):

@@ -10,9 +10,12 @@ import pytest
 from tests.trainables.data.videos import write_video
 from trainables.data.clips import ClipReader, fitted, read_clip
 from trainables.data.file_ends import missing_bytes
+from trainables.data.human_removal.clip_files import read_whole
+from trainables.data.reencode import Recipe, reencode
 from trainables.data.video_files import ClipUnreadable
 
 CHOSEN: dict = {}
+RECIPE = Recipe(short_side=64, gop=4, crf=20)
 
 
 @pytest.fixture(params=["decord", "pyav"], autouse=True)
@@ -179,17 +182,24 @@ def test_a_file_cut_between_two_frames_is_not_taken_for_a_shorter_clip(
     content = path.read_bytes()
     for place in places[4:]:
         path.write_bytes(content[:place])
-        with pytest.raises(ClipUnreadable, match=f"its last {len(content) - place} bytes are"):
-            read(path)
+        for take in (read, read_whole, lambda cut: reencode(cut, tmp_path / "new", RECIPE, None)):
+            with pytest.raises(ClipUnreadable, match=f"its last {len(content) - place} bytes are"):
+                take(path)
 
 
 def test_what_a_file_does_not_say_of_its_end_is_nothing_against_it(tmp_path: Path) -> None:
     followed = write_video(tmp_path / "followed.mp4", index_first=True)
     expected = read(followed)
-    followed.write_bytes(followed.read_bytes() + b"made by somebody" * 8)
-    assert (read(followed) == expected).all()
+    whole = followed.read_bytes()
+    for behind in (b"made by somebody" * 8, b"\0\0\0\x01junk" + b"\xff" * 64):
+        followed.write_bytes(whole + behind)
+        assert (read(followed) == expected).all()
     one_packet_a_frame(tmp_path / "live.mkv", live=True)
     assert missing_bytes(tmp_path / "live.mkv") == 0
+    one_packet_a_frame(tmp_path / "piped.avi")
+    content = (tmp_path / "piped.avi").read_bytes()
+    (tmp_path / "piped.avi").write_bytes(content[:4] + b"\xff\xff\xff\xff" + content[8:])
+    assert len(read(tmp_path / "piped.avi", frames=12)) == 12
 
 
 def test_short_clips_are_kept_up_to_the_budget_and_long_ones_never(tmp_path: Path) -> None:
@@ -208,4 +218,6 @@ def test_frames_are_cut_to_the_shape_from_their_middle() -> None:
     frames[:, :, 16:48] = 200
     assert fitted(frames, 32, 24).shape == (2, 24, 32, 3)
     assert fitted(frames, 32, 24).min() == 200
-    assert fitted(frames, 64, 48).shape == (2, 48, 64, 3)  # enlarged
+    enlarged = fitted(frames, 128, 48)
+    assert enlarged.shape == (2, 48, 128, 3)
+    assert 0 < enlarged[0, 24, 31, 0] < 200  # no blocks

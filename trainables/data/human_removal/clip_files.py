@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from trainables.data.clips import IMAGE_SUFFIXES
-from trainables.data.video_files import ClipUnreadable
+from trainables.data.video_files import ClipUnreadable, check_whole
 from trainables.data.whole_files import write_whole
 
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
@@ -84,6 +84,7 @@ def _images(folder: Path) -> Iterator[np.ndarray]:
 
 
 def _video(path: Path) -> tuple[Fraction, Iterator[np.ndarray]]:
+    check_whole(path)
     try:
         with av.open(str(path)) as container:
             rate = container.streams.video[0].average_rate if container.streams.video else None
