@@ -17,7 +17,7 @@ import sys
 from collections import Counter
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import cv2
 from rich.console import Console
@@ -131,7 +131,8 @@ def _tell(
 
 
 def _rows(arguments: argparse.Namespace) -> list[Row]:
-    """The clips to do. Raises ValueError where there are none, or OUT lies in IN."""
+    """The clips to do. Raises ValueError where there are none, one would replace another, or OUT
+    lies in IN."""
     source, into = arguments.source, arguments.into
     _check_pattern(arguments.masks)
     if not source.is_dir():
@@ -139,19 +140,36 @@ def _rows(arguments: argparse.Namespace) -> list[Row]:
     if into.resolve().is_relative_to(source.resolve()):
         raise ValueError(f"{into} lies in {source}, whose videos are read; choose another folder")
     if arguments.clips is not None:
-        rows = read_manifest(arguments.clips)
-        return [
-            row._replace(path=path_inside(str(arguments.clips), row.path, source)) for row in rows
+        rows = [
+            row._replace(path=path_inside(str(arguments.clips), row.path, source))
+            for row in read_manifest(arguments.clips)
         ]
+        _check_apart([row.path for row in rows], arguments.clips, "list one of the two")
+        return rows
     paths = find_clips(source)
     of_masks = {_masks_of(path, arguments) for path in paths}
     paths = [path for path in paths if source / path not in of_masks]
     if not paths:
         raise ValueError(f"{source} has no videos and no folders of frames")
+    _check_apart(paths, source, "move one of the two away, or say by --clips which to do")
     folders = [Path(path).parent.name for path in paths]
     return [
         Row(path, folder or "clip", "", "") for path, folder in zip(paths, folders, strict=True)
     ]
+
+
+def _check_apart(paths: list[str], named_by: Path, remedy: str) -> None:
+    """Raises ValueError where what is made of one clip would take the place of another's."""
+    count = Counter(paths)
+    if twice := [path for path in paths if count[path] > 1]:
+        raise ValueError(f"{named_by}: {twice[0]} is listed twice; keep one line")
+    for path in paths:
+        for above in PurePosixPath(path).parents:
+            if str(above) in count:
+                raise ValueError(
+                    f"{named_by}: {path} lies in {above}, which is a clip itself, a folder of "
+                    f"frames; {remedy}"
+                )
 
 
 def _check_pattern(masks: str | None) -> None:

@@ -82,9 +82,14 @@ def read_outcome(into: Path, path: str) -> Outcome | None:
 
 
 def is_there(job: Job) -> bool:
-    """Whether an earlier run has made the clip, of what lies there now. Refused ones are not."""
+    """Whether an earlier run has made the clip, of what lies there now, and it still is there.
+
+    Refused ones are not.
+    """
     known = read_outcome(job.into, job.path)
     if known is None or known.state == "refused":
+        return False
+    if known.state != "dropped" and not (job.into / "clips" / job.path).exists():
         return False
     now = sha256_of(job.source) if job.source.exists() else "", masks_hash(job)
     return now == (known.source_sha256, known.masks_sha256)

@@ -220,6 +220,42 @@ def test_a_second_command_on_the_same_folder_is_refused_while_the_first_is_at_wo
     assert not (tmp_path / "out" / "settings.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("listed", "told"),
+    [
+        (("walk/0.mp4", "walk/1.mp4", "walk/./0.mp4"), "walk/0.mp4 is listed twice"),
+        (("walk", "walk/1.mp4"), "walk/1.mp4 lies in walk, which is a clip itself"),
+        ((), "walk/0.mp4 lies in walk, which is a clip itself, a folder of frames; move one"),
+    ],
+    ids=["twice", "one in another", "one found in another"],
+)
+def test_clips_that_would_replace_each_other_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], listed: tuple[str, ...], told: str
+) -> None:
+    arguments = [*write_source(tmp_path, clips=2), "--frame-rate", "10", "--workers", "1"]
+    write_frames(tmp_path / "in" / "walk", np.stack([texture(48, 64)] * 2))
+    if listed:
+        manifest = tmp_path / "clips.csv"
+        manifest.write_text("\n".join(["path,label", *(f"{path},walk" for path in listed)]))
+        arguments += ["--clips", str(manifest)]
+    assert main(arguments) == 2
+    assert told in " ".join(capsys.readouterr().out.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_clip_that_was_deleted_since_is_made_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*write_source(tmp_path, clips=2), "--workers", "1"]
+    assert main(arguments) == 0
+    before = made(tmp_path / "out")
+    (tmp_path / "out" / "clips" / "walk" / "0.mp4").unlink()
+    capsys.readouterr()
+    assert main(arguments) == 0
+    assert "1 of 2 clips were there" in capsys.readouterr().out
+    assert made(tmp_path / "out") == before
+
+
 @pytest.mark.parametrize("pattern", ["masks/all", "masks/{clip}", "masks/{", "masks/{}"])
 def test_a_pattern_that_does_not_name_each_clips_masks_is_refused(
     pattern: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
