@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,7 +33,8 @@ def read_clip(
         position: 0 puts the window at the start of the clip, 1 at its end.
         short_side: pixels; larger frames are shrunk to it, smaller ones stay as they are.
         frame_rate: frames per second of a folder.
-        video_reader: which library reads video files; both give the same frames.
+        video_reader: which library reads video files; both give the same frames, but of a video
+            whose frames change size: decord stretches all to the first's, PyAV refuses it.
 
     Raises:
         ClipUnreadable: the reason, for one line.
@@ -112,7 +114,8 @@ def _read_video(
         indices, whole = reader.window(length, rate, position)
         return indices
 
-    return np.stack(read_frames(path, reader.video_reader, choose, reader.shrunk)), whole
+    frames = read_frames(path, reader.video_reader, choose, reader.shrunk)
+    return _stacked(path, frames), whole
 
 
 def _read_folder(
@@ -124,9 +127,13 @@ def _read_folder(
         raise ClipUnreadable(path, f"has {len(files)} frames; 2 are needed")
     indices, whole = reader.window(len(files), frame_rate, position)
     images = {index: _read_image(files[index], reader) for index in dict.fromkeys(indices)}
-    if len({image.shape for image in images.values()}) > 1:
+    return _stacked(path, [images[index] for index in indices]), whole
+
+
+def _stacked(path: Path, frames: Sequence[np.ndarray]) -> np.ndarray:
+    if len({frame.shape for frame in frames}) > 1:
         raise ClipUnreadable(path, "its frames differ in size")
-    return np.stack([images[index] for index in indices]), whole
+    return np.stack(frames)
 
 
 def _read_image(file: Path, reader: ClipReader) -> np.ndarray:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -104,6 +105,41 @@ def test_a_folder_of_frames_is_a_clip_at_its_stated_rate(tmp_path: Path) -> None
     assert np.array_equal(read(path, frames=8, frame_rate=10.0)[:, 0, 0, 0], 20 * np.arange(8))
 
 
+def one_size_after_another(path: Path) -> Path:
+    """Four frames of 64x48, then four of 96x48, which VP8 may do at a key frame."""
+    with av.open(path, "w") as container:
+        stream = container.add_stream("libvpx", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        container.start_encoding()
+        for part, width in enumerate((64, 96)):
+            encoder = av.CodecContext.create("libvpx", "w")
+            encoder.width, encoder.height, encoder.pix_fmt = width, 48, "yuv420p"
+            encoder.time_base = Fraction(1, 10)
+            black = av.VideoFrame.from_ndarray(np.zeros((72, width), np.uint8), format="yuv420p")
+            packets = []
+            for number in range(4):
+                black.pts, black.time_base = 4 * part + number, encoder.time_base
+                packets += encoder.encode(black)
+            for packet in packets + encoder.encode(None):
+                packet.stream = stream
+                container.mux(packet)
+    return path
+
+
+def test_a_video_whose_frames_change_size_is_refused_or_read_at_the_first_size(
+    tmp_path: Path,
+) -> None:
+    """decord does not tell it, and stretches what comes later."""
+    path = one_size_after_another(tmp_path / "clip.webm")
+    if CHOSEN["video_reader"] == "decord":
+        assert read(path, frames=8).shape == (8, 48, 64, 3)
+        return
+    with pytest.raises(ClipUnreadable, match="its frames differ in size"):
+        read(path, frames=8)
+    assert read(path, frames=2, seconds=0.4).shape == (2, 48, 64, 3)
+    assert read(path, frames=2, seconds=0.4, position=1.0).shape == (2, 48, 96, 3)
+
+
 def damaged(tmp_path: Path, damage: str) -> Path:
     path = tmp_path / "clip.mp4"
     if damage == "missing":
@@ -112,6 +148,9 @@ def damaged(tmp_path: Path, damage: str) -> Path:
         return write_video(path, count=1)
     if damage == "folder of one frame":
         return frame_folder(path, count=1)
+    if damage == "folder of two sizes":
+        cv2.imwrite(str(frame_folder(path) / "003.png"), np.zeros((40, 50, 3), np.uint8))
+        return path
     if damage == "folder with a bad frame":
         (frame_folder(path) / "003.png").write_bytes(b"")
         return path
@@ -140,6 +179,7 @@ def damaged(tmp_path: Path, damage: str) -> Path:
         "one frame",
         "folder of one frame",
         "folder with a bad frame",
+        "folder of two sizes",
     ],
 )
 def test_a_damaged_clip_says_that_it_cannot_be_read(tmp_path: Path, damage: str) -> None:
