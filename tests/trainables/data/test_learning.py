@@ -122,19 +122,24 @@ def test_gradients_go_through_a_learnt_program_so_it_can_be_steered(learnt: Path
     assert z.grad is not None and bool(z.grad.abs().sum() > 0)
 
 
-def test_learning_that_is_stopped_goes_on_to_the_same_program(
+def test_learning_that_is_stopped_in_the_middle_of_a_step_goes_on_to_the_same_program(
     learnt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = ["train", str(write_source(tmp_path)), "films", str(tmp_path / "flow.pt2"), *TINY]
-    advance, taken = Learner.advance, list[int]()
+    advance, update, taken = Learner.advance, torch.optim.AdamW.step, list[int]()
 
-    def stopped_twice(learner: Learner) -> float:
+    def noted(learner: Learner) -> float:
         taken.append(learner.step)
-        if taken in ([0, 1, 2], [0, 1, 2, 2, 3, 4, 5, 6]):
-            raise KeyboardInterrupt
         return advance(learner)
 
-    monkeypatch.setattr(Learner, "advance", stopped_twice)
+    def stopped_twice(optimizer: torch.optim.AdamW) -> None:
+        update(optimizer)
+        if taken in ([0, 1, 2], [0, 1, 2, 2, 3, 4, 5, 6]):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Learner, "advance", noted)
+    monkeypatch.setattr(torch.optim.AdamW, "step", stopped_twice)
+    monkeypatch.setattr("trainables.data.generators.learn_command.SAVE_SECONDS", -1.0)
     assert [main(command), main(command)] == [130, 130]
     assert not (tmp_path / "flow.pt2").exists()
     assert main(command) == 0

@@ -152,7 +152,8 @@ def _read_all(
 
 
 def _learn(learner: Learner, state: Path, name: str, console: Console) -> None:
-    """To the end, with its state on disk now and then, and when it is stopped."""
+    """To the end, with its state on disk now and then: between two steps, never when it is stopped,
+    which may be in the middle of one."""
     losses: list[float] = []
 
     def steps() -> Iterator[list[float]]:
@@ -170,12 +171,8 @@ def _learn(learner: Learner, state: Path, name: str, console: Console) -> None:
         part = "autoencoder" if learner.step <= learner.settings.autoencoder_steps else "flow"
         return f"{part}, loss {sum(recent) / max(1, len(recent)):.4f}"
 
-    try:
-        for _ in with_progress(steps(), name, learner.settings.steps, note, console, unit="steps"):
-            pass
-    except KeyboardInterrupt:
-        learner.save(state)
-        raise
+    for _ in with_progress(steps(), name, learner.settings.steps, note, console, unit="steps"):
+        pass
 
 
 def _export(learner: Learner, dataset: Dataset, clips: int, target: Path) -> None:
