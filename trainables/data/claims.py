@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from trainables.data.whole_files import write_whole
+from trainables.data.whole_files import delete_unfinished, write_whole
 
 
 @contextmanager
@@ -54,9 +54,8 @@ def claimed(
                         "were made. Give another folder (or --name), or delete it"
                     )
             write_whole(told, json.dumps(now, indent=2).encode())
-        for folder in folders:
-            for unfinished in folder.rglob(".*.tmp"):
-                unfinished.unlink()
+        for path in (told, *folders):
+            delete_unfinished(path)
         yield
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import fcntl
 import io
 import os
+import shutil
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,21 @@ def write_whole(path: Path, content: bytes) -> None:
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def delete_unfinished(path: Path) -> None:
+    """What killed processes left half of the file `path`, or of all that lies below the folder.
+
+    For who alone writes there: it takes another's work away.
+    """
+    left = [*path.parent.glob(f".{escape(path.name)}.[0-9]*.tmp")]
+    if path.is_dir():
+        left += path.rglob(".*.tmp")
+    for each in left:
+        if each.is_dir():
+            shutil.rmtree(each)
+        else:
+            each.unlink(missing_ok=True)
 
 
 def encode_mp4(frames: Iterable[np.ndarray], frames_per_second: float, crf: int) -> bytes:
@@ -58,6 +75,7 @@ def add_to_catalog(path: Path, name: str, entry: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(f".{path.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        delete_unfinished(path)
         datasets = {**entries_of(path), name: dict(entry)}
         write_whole(path, yaml.safe_dump({"datasets": datasets}, sort_keys=False).encode())
 

@@ -142,7 +142,13 @@ def test_learning_that_is_stopped_in_the_middle_of_a_step_goes_on_to_the_same_pr
     monkeypatch.setattr("trainables.data.generators.learn_command.SAVE_SECONDS", -1.0)
     assert [main(command), main(command)] == [130, 130]
     assert not (tmp_path / "flow.pt2").exists()
+    ours = (".flow.pt2.1.tmp", "..flow.pt2.state.1.tmp", ".flow.pt2.json.1.tmp")
+    left = [tmp_path / name for name in ours]  # by a killed one
+    theirs = tmp_path / ".flow.pt2.walk.safetensors.1.tmp"
+    for each in (*left, theirs):
+        each.write_bytes(b"half a file")
     assert main(command) == 0
+    assert [each for each in (*left, theirs) if each.exists()] == [theirs]
     assert taken == [0, 1, 2, 2, 3, 4, 5, 6, 6, 7]
     z, label = torch.randn(1, LATENT), torch.tensor([0])
     with torch.inference_mode():

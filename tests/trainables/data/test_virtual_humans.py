@@ -109,6 +109,7 @@ def test_a_killed_run_continues_to_the_same_files(
     first = clips / "000000.mp4"
     before = first.stat().st_mtime_ns
     (clips / ".000004.mp4.1.tmp").write_bytes(b"half a clip")
+    (tmp_path / ".virtual_humans.json.1.tmp").write_bytes(b"half its settings")
     assert not (tmp_path / "catalog.yaml").exists()  # what it lists is there: it comes last
     assert render(mocap, tmp_path) == 0
     assert first.stat().st_mtime_ns == before

@@ -27,7 +27,7 @@ from trainables.data.generators.clip_model import LATENT
 from trainables.data.generators.learning import LEARNING_VERSION, Learner, LearningSettings
 from trainables.data.video_files import ClipUnreadable
 from trainables.data.views import check_unreadable
-from trainables.data.whole_files import write_whole
+from trainables.data.whole_files import delete_unfinished, write_whole
 from trainables.settings import parse
 
 MOST_BYTES = 8 * 2**30  # of the clips, which are held in memory
@@ -52,10 +52,12 @@ def train(arguments: argparse.Namespace, console: Console) -> int:
     version = hashlib.sha256(f"{LEARNING_VERSION} {settings.model_dump_json()}".encode())
     told, source = settings.model_dump(mode="json"), str(arguments.catalog.resolve())
     with claimed(target.parent, target.name, version.hexdigest()[:16], told, source, []):
+        state = target.with_name(f".{target.name}.state")
+        for path in (target, state):
+            delete_unfinished(path)
         if target.exists():
             console.print(f"program: {target} is there", soft_wrap=True)
             return 0
-        state = target.with_name(f".{target.name}.state")
         chosen = _chosen(dataset, settings)
         clips, labels = _read_clips(dataset, chosen, settings, arguments.workers, console)
         learner = Learner(clips, labels, len(dataset.classes), settings)

@@ -51,7 +51,10 @@ from trainables.data.human_removal.report import (
 )
 from trainables.data.human_removal.settings import CODE_VERSION, RemovalSettings
 from trainables.data.manifests import Row, path_inside, read_manifest
-from trainables.data.whole_files import write_whole
+from trainables.data.whole_files import delete_unfinished, write_whole
+
+# In OUT, which others may write to as well. The catalog sees to itself.
+WRITTEN = ("clips", "masks", "sheets", "records", "clips.csv", "report.html", "settings.json")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -77,6 +80,8 @@ def _remove(
     console: Console,
 ) -> int:
     into: Path = arguments.into
+    for name in WRITTEN:
+        delete_unfinished(into / name)
     _keep_settings(into, settings, arguments)
     waiting = [job for job in jobs if not is_there(job)]
     if len(waiting) < len(jobs):

@@ -314,6 +314,12 @@ def test_killed_it_leaves_no_half_clip_and_goes_on_to_the_same_result(tmp_path: 
     there = list((tmp_path / "out" / "clips").glob("walk/*.mp4"))
     for path in there:
         assert len(read_whole(path)[0]) == FRAMES
+    left = (".settings.json.1.tmp", ".catalog.yaml.1.tmp", "clips/walk/.3.mp4.1.tmp")
+    for name in left:
+        (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "out" / name).write_bytes(b"half a file")
+    (tmp_path / "out" / "masks" / "walk" / ".gone.mp4.tmp").mkdir()
+    (tmp_path / "out" / "masks" / "walk" / ".gone.mp4.tmp" / "00000.png").touch()
     assert main([*arguments, "--workers", "2"]) == 0
     assert made(tmp_path / "out") == made(tmp_path / "undisturbed")
 
