@@ -6,7 +6,7 @@ import fcntl
 import io
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from fractions import Fraction
 from glob import escape
 from pathlib import Path
@@ -64,9 +64,12 @@ def encode_mp4(frames: Iterable[np.ndarray], frames_per_second: float, crf: int)
     return file.getvalue()
 
 
-def add_to_catalog(path: Path, name: str, entry: Mapping[str, Any]) -> None:
+def add_to_catalog(
+    path: Path, name: str, entry: Mapping[str, Any], kept: Collection[str] = ()
+) -> None:
     """The entry `name` put into the catalog `path`, in place of an earlier one of that name.
 
+    `kept`: keys that stay as an earlier run on the same root gave them, where this one does not.
     One process at a time, so that no entry is lost where several commands end at once.
 
     Raises:
@@ -76,7 +79,11 @@ def add_to_catalog(path: Path, name: str, entry: Mapping[str, Any]) -> None:
     with path.with_name(f".{path.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         delete_unfinished(path)
-        datasets = {**entries_of(path), name: dict(entry)}
+        datasets = entries_of(path)
+        before = datasets.get(name) or {}
+        same = before.get("root") == entry.get("root")
+        stay = [key for key in kept if same and key in before and key not in entry]
+        datasets[name] = {**entry, **{key: before[key] for key in stay}}
         write_whole(path, yaml.safe_dump({"datasets": datasets}, sort_keys=False).encode())
 
 

@@ -216,6 +216,15 @@ def test_an_entry_is_added_to_a_catalog_without_any(tmp_path: Path) -> None:
     assert entries_of(path) == {"set": {"clips": "clips.csv"}}
 
 
+def test_what_another_command_said_of_another_root_is_not_kept(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.yaml"
+    add_to_catalog(path, "set", {"root": "a", "licence": "CC0", "masks": "m"})
+    add_to_catalog(path, "set", {"root": "a"}, kept=("licence",))
+    assert entries_of(path)["set"] == {"root": "a", "licence": "CC0"}
+    add_to_catalog(path, "set", {"root": "b"}, kept=("licence",))
+    assert entries_of(path)["set"] == {"root": "b"}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -182,6 +182,15 @@ def test_other_settings_on_the_same_folder_are_refused(
     assert "seed was 0 and is 1" in capsys.readouterr().out
 
 
+def test_a_later_run_with_more_scales_keeps_licence_and_humans(tmp_path: Path) -> None:
+    arguments = ["program", str(exported(tmp_path / "g.pt2")), str(tmp_path / "out")]
+    arguments += ["--clips", "2", "--workers", "1"]
+    assert main([*arguments, "--humans", "real", "--licence", "CC0"]) == 0
+    assert main([*arguments, "--scales", "0.5"]) == 0
+    dataset = load_catalog(tmp_path / "out/catalog.yaml")["generated"]
+    assert (dataset.humans, dataset.licence, list(dataset.views)) == ("real", "CC0", [0.2, 0.5])
+
+
 def test_an_exported_program_is_sampled_with_its_classes(tmp_path: Path) -> None:
     path = exported(tmp_path / "g.pt2", with_class=True)
     options = [

@@ -323,6 +323,10 @@ def test_masks_come_beside_the_clips_and_into_the_catalog(
     )
     for clip in dataset.clips:
         assert (dataset.masks / clip.path).stat().st_size > 0
+    assert render(mocap, tmp_path, "--licence", "CC0") == 0  # says nothing of masks: they stay
+    assert render(mocap, tmp_path) == 0
+    again = load_catalog(tmp_path / "catalog.yaml")["virtual_humans"]
+    assert (again.masks, again.licence) == (dataset.masks, "CC0")
 
 
 # -- bad input ------------------------------------------------------------------------------------

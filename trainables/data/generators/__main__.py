@@ -92,13 +92,13 @@ def _sample(arguments: argparse.Namespace, console: Console) -> int:
     if not all(0 < scale < float("inf") for scale in scales):
         raise ValueError(f"--scales {scales}: each must be above 0; 0 is the clip itself")
     generator: Generator
-    humans: Humans
+    humans: Humans | None
     if arguments.kind == "humans":
         generator, source = _humans(arguments, console), arguments.motions
         humans, licence = "virtual", arguments.licence
     else:
         program, source = _program(arguments), arguments.program
-        humans = program.humans(arguments.humans) or "virtual"
+        humans = program.humans(arguments.humans)
         licence = arguments.licence or program.licence
         generator = _steered(program, arguments, console) if arguments.steer else program
     total, made, wrong = jobs_of(generator, scales), 0, list[Drawn]()

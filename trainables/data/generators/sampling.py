@@ -89,12 +89,13 @@ def write_lists(
     name: str,
     scales: Iterable[float],
     *,
-    humans: Humans,
+    humans: Humans | None,
     licence: str | None,
 ) -> Path:
     """The manifest and the catalog entry, written last: what they list is there. The catalog.
 
-    Views that an earlier run of the same generator listed stay listed.
+    Views that an earlier run of the same generator listed stay listed, and so do its licence and,
+    where `humans` is None, whom its clips show.
     """
     samples, catalog = generator.samples(), out / "catalog.yaml"
     lines = io.StringIO()
@@ -108,7 +109,7 @@ def write_lists(
     entry: dict[str, Any] = {
         "clips": f"{name}.csv",
         "root": name,
-        "humans": humans,
+        "humans": humans or before.get("humans", "virtual"),
         "classes": sorted({each.label for each in samples}),
         "version": f"{described['generator']} {version_of(generator)}, seed {described['seed']}",
         "views": {scale: views_folder(name, scale) for scale in listed},
@@ -118,7 +119,7 @@ def write_lists(
         write_latents(out / entry["latents"], latents)
     if licence:
         entry["licence"] = licence
-    add_to_catalog(catalog, name, entry)
+    add_to_catalog(catalog, name, entry, kept=("licence",))
     return catalog
 
 

@@ -113,7 +113,7 @@ def _tell(
     into = arguments.into
     write_manifest(into, rows, outcomes)
     name = arguments.name or into.resolve().name
-    write_catalog(into, name, settings, outcomes, arguments.frame_rate)
+    write_catalog(into, name, settings, outcomes, arguments.frame_rate, arguments.licence)
     write_report(into, settings, outcomes)
     total = totals(outcomes)
     if settings.detector == "hog":
@@ -233,7 +233,10 @@ def _settings(arguments: argparse.Namespace) -> RemovalSettings:
 
 
 def _keep_settings(into: Path, settings: RemovalSettings, arguments: argparse.Namespace) -> None:
-    """settings.json. Raises ValueError where OUT was begun with others, naming them."""
+    """settings.json, with where this run reads from, which may be elsewhere than an earlier one.
+
+    Raises ValueError where OUT was begun with other settings, naming them.
+    """
     file = into / "settings.json"
     wanted = {**asdict(settings), "code_version": CODE_VERSION}
     if file.exists():
@@ -244,7 +247,6 @@ def _keep_settings(into: Path, settings: RemovalSettings, arguments: argparse.Na
             raise ValueError(
                 f"{into} was begun with other settings ({told}); choose another folder"
             )
-        return
     provenance = {
         "source": str(arguments.source),
         "clips": str(arguments.clips) if arguments.clips else None,

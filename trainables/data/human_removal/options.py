@@ -53,6 +53,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
         help="of folders of frames, in frames per second",
     )
     add("--name", help="of the dataset in the catalog (default: OUT's)")
+    add("--licence", help="what the videos allow, for the catalog and who gets the weights")
     add("--dilation", type=_number(int, 0, 100), default=4, metavar="N",
         help="times that masks are widened by a 3x3 cross (default: 4, as HAT)")  # fmt: skip
     add("--soft-edge", type=_number(int, 0, 100), default=2, metavar="N",

@@ -35,6 +35,7 @@ STYLE = (
 @dataclass(frozen=True, kw_only=True)
 class Totals:
     clips: Mapping[str, int]  # of each state
+    again: int  # of all, done more than once
     frames: int  # of the clips that are kept, as the rest
     leak_rate: float  # share of frames with somebody found for sure
     hits: tuple[int, int]  # before and after
@@ -56,6 +57,7 @@ def totals(outcomes: Sequence[Outcome]) -> Totals:
 
     return Totals(
         clips=dict(Counter(each.state for each in outcomes)),
+        again=sum(each.attempts > 1 for each in outcomes),
         frames=frames,
         leak_rate=sum(each.leak_rate * each.frames for each in kept) / max(frames, 1),
         hits=both(each.hits for each in kept),
@@ -84,6 +86,7 @@ def write_catalog(
     settings: RemovalSettings,
     outcomes: Sequence[Outcome],
     frame_rate: float | None,
+    licence: str | None,
 ) -> None:
     """catalog.yaml with one dataset. Its version holds settings, content of sources and masks."""
     content = json.dumps(
@@ -94,7 +97,9 @@ def write_catalog(
         entry["frame_rate"] = frame_rate
     entry["version"] = f"{settings}, sources {hashlib.sha256(content.encode()).hexdigest()[:16]}"
     entry["leak_rate"] = round(totals(outcomes).leak_rate, 5)
-    add_to_catalog(into / "catalog.yaml", name, entry)
+    if licence:
+        entry["licence"] = licence
+    add_to_catalog(into / "catalog.yaml", name, entry, kept=("licence",))
 
 
 def write_report(into: Path, settings: RemovalSettings, outcomes: Sequence[Outcome]) -> None:
@@ -128,13 +133,17 @@ def write_report(into: Path, settings: RemovalSettings, outcomes: Sequence[Outco
 
 
 def sentences(total: Totals) -> list[str]:
-    """The totals of the kept clips, in words."""
+    """The totals, in words; all but those of clips done again are of the kept ones."""
     lines = [
         f"leak rate {total.leak_rate:.4f}: share of {total.frames:,} frames in which the detector "
         "finds somebody again and again",
         f"boxes found: {total.hits[0]:,} before, {total.hits[1]:,} after; on the holes "
         f"{total.hits_in_holes[0]:,} before, {total.hits_in_holes[1]:,} after",
     ]
+    if total.again:
+        lines.append(
+            f"{total.again:,} clips done again, with wider holes, for somebody was still found"
+        )
     before, after = total.flicker
     if before is not None and after is not None:
         lines.append(f"flicker in the holes: {before:.2f} grey values before, {after:.2f} after")

@@ -106,5 +106,5 @@ def write_lists(
         entry["licence"] = licence
     if masks:
         entry["masks"] = masks_folder(out, name).name
-    add_to_catalog(out / "catalog.yaml", name, entry)
+    add_to_catalog(out / "catalog.yaml", name, entry, kept=("licence", "masks"))
     return out / "catalog.yaml"

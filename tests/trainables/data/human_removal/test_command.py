@@ -31,6 +31,7 @@ from trainables.data.files import check_files
 from trainables.data.human_removal.__main__ import main
 from trainables.data.human_removal.clip_files import copy_clip, find_clips, read_whole, sha256_of
 from trainables.data.human_removal.one_clip import Job, Outcome, read_outcome, remove_people
+from trainables.data.human_removal.report import sentences, totals
 
 ROOT = Path(__file__).parents[4]
 FRAMES = 5  # of the tests' clips: the detector takes a tenth of a second for each
@@ -241,6 +242,29 @@ def test_clips_that_would_replace_each_other_are_refused(
     assert main(arguments) == 2
     assert told in " ".join(capsys.readouterr().out.split())
     assert not (tmp_path / "out").exists()
+
+
+def test_where_the_clips_come_from_and_their_licence_are_those_of_the_last_run_that_said_so(
+    tmp_path: Path,
+) -> None:
+    arguments = [*write_source(tmp_path, clips=1), "--workers", "1"]
+    assert main([*arguments, "--licence", "CC BY 4.0"]) == 0
+    (tmp_path / "in").rename(tmp_path / "moved")
+    arguments[0] = str(tmp_path / "moved")
+    assert main(arguments) == 0
+    known = json.loads((tmp_path / "out" / "settings.json").read_text())["provenance"]
+    assert known["source"] == arguments[0]
+    assert load_catalog(tmp_path / "out" / "catalog.yaml")["out"].licence == "CC BY 4.0"
+    assert main([*arguments, "--licence", "CC0"]) == 0
+    assert load_catalog(tmp_path / "out" / "catalog.yaml")["out"].licence == "CC0"
+
+
+def test_the_report_counts_the_clips_that_were_done_again() -> None:
+    once = Outcome(path="a.mp4", state="removed", frames=8, attempts=1)
+    twice = [replace(once, path=path, attempts=2) for path in "bc"]
+    total = totals([once, replace(twice[0], state="dropped"), twice[1]])
+    assert any(line.startswith("2 clips done again") for line in sentences(total))
+    assert not any("again, with" in line for line in sentences(totals([once])))
 
 
 def test_a_clip_that_was_deleted_since_is_made_again(
