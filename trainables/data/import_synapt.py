@@ -12,10 +12,12 @@ import argparse
 import csv
 import hashlib
 import io
+import json
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -24,6 +26,9 @@ from trainables.data.command_line import at_least_one, exit_status, parser_of
 from trainables.data.synapt_assets import SynaptClip, find_clips
 from trainables.data.synapt_lists import check_agreement, read_list
 from trainables.data.whole_files import add_to_catalog, write_whole
+
+# Raise it when the same lists and options choose other clips than before.
+CODE_VERSION = 2
 
 NOTES = """layout of ASSETS (github.com/mintjohnkim/SynAPT):
   eldersim/A001_P101_G008_C006.avi             clips are video files, or folders of frames
@@ -39,8 +44,9 @@ examples:
   python -m trainables.data.import_synapt /data/assets out --heldout sim150_val.txt \\
     --train synAPT_total.txt
 
-what is written: OUT/NAME.csv (path,label,group,split) and an entry NAME in OUT/catalog.yaml. Parts
-by class are then entries like {subset_of: NAME, classes: {first: 40}, clips_per_class: 1000}.
+what is written: OUT/NAME.csv (path,label,group,split), OUT/NAME.json (the options, and hashes of
+the lists) and an entry NAME in OUT/catalog.yaml. Parts by class are then entries like
+{subset_of: NAME, classes: {first: 40}, clips_per_class: 1000}.
 
 exit status: 0 done, 2 an asset or a list is wrong
 """
@@ -52,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _import(arguments: argparse.Namespace, console: Console) -> int:
-    clips = find_clips(arguments.assets)
+    clips = find_clips(arguments.assets, console.print)
     lines = read_list(arguments.heldout)
     of_train = read_list(arguments.train) if arguments.train else []
     check_agreement([*lines, *of_train])
@@ -117,7 +123,7 @@ def equal_shares(clips: Sequence[SynaptClip], most: int, seed: int) -> list[Syna
     """
     by_asset: dict[str, list[SynaptClip]] = defaultdict(list)
     for clip in clips:
-        by_asset[clip.asset].append(clip)
+        by_asset[clip.folder].append(clip)
     chosen: list[SynaptClip] = []
     waiting = sorted(by_asset.items(), key=lambda item: (len(item[1]), item[0]))
     for number, (_, own) in enumerate(waiting):
@@ -146,6 +152,7 @@ def _write(
     writer.writerow(["path", "label", "group", "split"])
     writer.writerows(rows)
     write_whole(out / f"{name}.csv", lines.getvalue().encode())
+    write_whole(out / f"{name}.json", json.dumps(_told(arguments), indent=2).encode())
     entry = {
         "clips": f"{name}.csv",
         "root": str(arguments.assets.resolve()),
@@ -156,6 +163,22 @@ def _write(
     if folders:
         entry["frame_rate"] = arguments.frame_rate
     add_to_catalog(out / "catalog.yaml", name, entry)
+
+
+def _told(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What decided the choice of clips, and where it was read from."""
+    lists = {"heldout": arguments.heldout, "train": arguments.train}
+    return {
+        "source": str(arguments.assets.resolve()),
+        "lists": {
+            name: {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+            for name, path in lists.items()
+            if path is not None
+        },
+        "per_class": arguments.per_class,
+        "seed": arguments.seed,
+        "code_version": CODE_VERSION,
+    }
 
 
 def _tell(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +31,11 @@ class SynaptClip(NamedTuple):
     group: str  # who moves: a person, or PHAV's character
     is_folder: bool
 
+    @property
+    def folder(self) -> str:
+        """One of FOLDERS: SURREACT's two parts are one of the three assets."""
+        return self.path.split("/")[0]
+
 
 def bare_name(name: str) -> str:
     """As lists and folders may both write it: no ending, no PRE_."""
@@ -38,8 +43,8 @@ def bare_name(name: str) -> str:
     return (stem if ending in VIDEOS else name).removeprefix("PRE_")
 
 
-def find_clips(assets: Path) -> list[SynaptClip]:
-    """All clips below `assets`, in the order of their paths.
+def find_clips(assets: Path, tell: Callable[[str], None] = lambda line: None) -> list[SynaptClip]:
+    """All clips below `assets`, in the order of their paths; `tell`: what each asset holds.
 
     Raises:
         ValueError: none of the three folders is there, or a clip in one is named unlike its asset.
@@ -51,6 +56,7 @@ def find_clips(assets: Path) -> list[SynaptClip]:
         )
     clips = []
     for folder in there:
+        before = len(clips)
         if folder == "phav":
             classes = sorted(e.name for e in os.scandir(assets / folder) if e.is_dir())
             for action in classes:
@@ -60,6 +66,7 @@ def find_clips(assets: Path) -> list[SynaptClip]:
                 ]
         else:
             clips += [_clip(entry, folder, None) for entry in _entries(assets / folder)]
+        tell(f"{folder}: {len(clips) - before:,} clips on disk")
     if not clips:
         raise ValueError(f"{assets}: {', '.join(there)} hold no clips")
     return sorted(clips)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -90,6 +92,30 @@ def test_shares_are_as_equal_as_can_be(assets: Path, most: int, shares: tuple[in
     assert tuple(counts[name] for name in ("eldersim", "surreact ntu", "phav")) == shares
     fewer: list[SynaptClip] = equal_shares(clips, most - 1, seed=0)
     assert set(fewer) <= set(equal_shares(clips, most + 1, seed=0))
+
+
+def test_surreacts_two_parts_have_the_share_of_one_asset(tmp_path: Path) -> None:
+    for number in range(10, 16):
+        for name in (
+            f"eldersim/A039_P1{number}_G002_C009.avi",
+            f"surreact/S005C003P0{number}R001A010_v135_r00.mp4",
+            f"surreact/a27_d1_p0{number}_c1_color.avi_v225_r00.mp4",
+        ):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).touch()
+    chosen = equal_shares(find_clips(tmp_path), 6, seed=0)
+    assert Counter(clip.folder for clip in chosen) == {"eldersim": 3, "surreact": 3}
+
+
+def test_how_the_clips_were_chosen_stands_beside_them(
+    assets: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    imported(assets, "--per-class", "4", "--seed", "7")
+    told = json.loads((assets.parent / "out" / "synapt.json").read_text())
+    digest = hashlib.sha256((assets.parent / "val.txt").read_bytes()).hexdigest()
+    assert told["lists"] == {"heldout": {"path": str(assets.parent / "val.txt"), "sha256": digest}}
+    assert (told["per_class"], told["seed"]) == (4, 7)
+    assert "eldersim: 13 clips on disk" in capsys.readouterr().out
 
 
 def test_a_training_list_restricts_and_missing_clips_are_told(
