@@ -209,6 +209,8 @@ def broken(tmp_path: Path, old: str, new: str) -> Path:
             "needs each of",
         ),
         ("CHANNELS 3 Zrotation Xrotation Yrotation", "", "needs each of"),
+        ("Frames: 20", "Frames: inf", "the number of frames is inf, which is no whole number"),
+        ("Frames: 20", "Frames: nan", "the number of frames is nan, which is no whole number"),
         ("Frames: 20", "Frames: 0", "Frames: 0; a motion has at least 2"),
         ("Frames: 20", "Frames: 19", "values for 19 frames"),
         ("90.0000", "nan", r"frame 0 \(from 0\) holds a value that is not finite"),

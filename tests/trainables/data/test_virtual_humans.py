@@ -151,6 +151,16 @@ def test_held_out_clips_share_no_motion_person_or_camera(mocap: Path) -> None:
     assert labels.count("left") == labels.count("right") == 30
 
 
+@pytest.mark.parametrize("clips", [2, 3, 7])
+def test_however_little_footage_there_is_held_out_clips_have_some_of_their_own(
+    mocap: Path, clips: int
+) -> None:
+    seen: dict[str, set] = {"train": set(), "selection": set()}
+    for plan in plan_clips(SETTINGS, find_takes(mocap, None), footage_clips=clips):
+        seen[plan.split] |= {plan.footage} - {None}
+    assert seen["selection"] == {0} and seen["train"] == set(range(1, clips))
+
+
 def test_each_class_has_places_of_its_own_and_held_out_clips_others(mocap: Path) -> None:
     takes = find_takes(mocap, None)
     placed = SETTINGS.model_copy(update={"places": 4})
@@ -430,6 +440,29 @@ def test_footage_stands_behind_people_and_may_show_none_itself(
     assert render(mocap, tmp_path / "out", *footage) == 0
     with (tmp_path / "out" / "virtual_humans.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 8
+
+
+def test_footage_that_cannot_be_read_is_told_and_replaced(
+    mocap: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(8):
+        write_video(tmp_path / "videos" / f"{number}.mp4", seed=number)
+    (tmp_path / "clips.txt").write_text("".join(f"{number}.mp4;0\n" for number in range(8)))
+    catalog = tmp_path / "catalog.yaml"
+    catalog.write_text("datasets:\n  set: {clips: clips.txt, root: videos, humans: none}\n")
+    footage = ("--footage", str(catalog), "set")
+    assert render(mocap, tmp_path / "whole", *footage) == 0
+    for number in range(2, 8):  # all that training clips have
+        (tmp_path / "videos" / f"{number}.mp4").write_bytes(b"no video")
+    capsys.readouterr()
+    assert render(mocap, tmp_path / "out", *footage) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    (count,) = re.findall(r"note: (\d+) clips have a drawn background.*mp4", told)
+    ours, theirs = files_of(tmp_path / "out"), files_of(tmp_path / "whole")
+    assert ours.keys() == theirs.keys()
+    changed = [name for name in ours if ours[name] != theirs[name]]
+    assert len(changed) == int(count) > 0
+    assert all(name.startswith("virtual_humans/train/") for name in changed)
 
 
 def test_a_disk_that_takes_no_more_stood_in_for_by_a_limit_of_file_size(

@@ -89,7 +89,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
     )
     plans = plan_clips(settings, takes, len(footage))
     _tell(takes, settings, console)
-    wrong: list[Rendered] = []
+    wrong, lost = list[Rendered](), list[Rendered]()
     with claimed(out, name, settings, str(arguments.motions.resolve())):
         made = 0
 
@@ -107,6 +107,13 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
         for chunk in with_progress(done, name, len(plans), note, console):
             made += sum(each.made for each in chunk)
             wrong += [each for each in chunk if each.error]
+            lost += [each for each in chunk if each.footage_lost]
+        if lost:
+            console.print(
+                f"[yellow]note:[/yellow] {len(lost):,} clips have a drawn background, for their "
+                f"footage cannot be read: {escape(lost[0].footage_lost)}",
+                soft_wrap=True,
+            )
         for each in wrong[:5]:
             console.print(f"{each.path}: {escape(each.error)}", soft_wrap=True)
         if wrong:

@@ -141,7 +141,7 @@ class _Words:
 
     def whole(self, what: str) -> int:
         number = self.number(what)
-        if number != int(number):
+        if not number.is_integer():  # nor are inf and nan
             raise ValueError(f"{self.path}: {what} is {number}, which is no whole number")
         return int(number)
 

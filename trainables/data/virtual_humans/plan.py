@@ -38,7 +38,7 @@ def plan_clips(
     """Every clip, a function of the arguments alone, and not of the order of `takes`.
 
     Labels are balanced over the classes that a split has motions of; no motion's group, person,
-    camera set-up or background is in both splits.
+    camera set-up or background is in both splits, but for a single clip of footage.
     """
     takes = sorted(takes)  # as `motions_hash` has them, for clips draw by place
     splits = split_takes(takes, settings.heldout_share, settings.seed)
@@ -85,6 +85,12 @@ def _plan(
     )
 
 
+def without_footage(plan: ClipPlan, settings: RenderSettings) -> ClipPlan:
+    """The same before a drawn background, where its footage cannot be read."""
+    rng = np.random.default_rng([settings.seed, 0, plan.index, 3])
+    return replace(plan, kind=random_kind(rng), footage=None)
+
+
 def _placed(plan: ClipPlan, settings: RenderSettings, classes: Sequence[str]) -> ClipPlan:
     """The clip in one of its class's places, unless footage is behind it."""
     assert settings.places is not None
@@ -111,7 +117,7 @@ def _pool(size: int, split: Split) -> np.ndarray:
 
 
 def _footage(clips: int, split: Split) -> np.ndarray:
-    heldout = clips // HELDOUT_PART if clips > 1 else 0
-    if not heldout:
+    if clips == 1:  # behind both
         return np.arange(clips)
+    heldout = max(1, clips // HELDOUT_PART)
     return np.arange(heldout, clips) if split == "train" else np.arange(heldout)

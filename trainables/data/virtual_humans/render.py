@@ -14,7 +14,7 @@ import cv2
 from trainables.data import claims
 from trainables.data.video_files import ClipUnreadable
 from trainables.data.virtual_humans.clip import Footage, draw_clip
-from trainables.data.virtual_humans.plan import ClipPlan
+from trainables.data.virtual_humans.plan import ClipPlan, without_footage
 from trainables.data.virtual_humans.settings import RenderSettings, version
 from trainables.data.whole_files import add_to_catalog, encode_mp4, write_whole
 
@@ -25,6 +25,7 @@ class Rendered(NamedTuple):
     path: str
     made: bool  # False: it was there
     error: str = ""
+    footage_lost: str = ""  # why it stands before something else
 
 
 def render_clips(
@@ -35,6 +36,8 @@ def render_clips(
     masks: Path | None,
 ) -> list[Rendered]:
     """Each clip drawn into `root`, its mask into `masks`, unless they are there.
+
+    One whose footage cannot be read is drawn before something else.
 
     Raises:
         OSError: a disk that is full.
@@ -53,16 +56,18 @@ def _render(
     target, mask = root / plan.path, None if masks is None else masks / plan.path
     if target.exists() and (mask is None or mask.exists()):
         return Rendered(plan.path, made=False)
+    lost = ""
     try:
         drawn = list(draw_clip(plan, settings, footage, masks=mask is not None))
     except ClipUnreadable as error:
-        return Rendered(plan.path, made=False, error=f"its footage {error}")
+        lost, plan = str(error), without_footage(plan, settings)
+        drawn = list(draw_clip(plan, settings, footage, masks=mask is not None))
     rate = settings.frames_per_second
     if mask is not None:
         people = (cv2.merge([each.mask] * 3) for each in drawn)
         write_whole(mask, encode_mp4(people, rate, MASK_CRF))
     write_whole(target, encode_mp4((each.frame for each in drawn), rate, settings.crf))
-    return Rendered(plan.path, made=True)
+    return Rendered(plan.path, made=True, footage_lost=lost)
 
 
 def died(plan: ClipPlan) -> Rendered:

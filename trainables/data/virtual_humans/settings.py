@@ -11,6 +11,7 @@ from pydantic import Field
 from trainables.settings import Settings
 
 RENDERER_VERSION = 3  # raise it with every change that moves a pixel or a manifest row
+FOOTAGE_VERSION = 2  # the same for what moves only where footage stands behind people
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -50,4 +51,6 @@ Split = Literal["train", "selection"]
 def version(settings: RenderSettings) -> str:
     """16 hex digits over every setting and the renderer's version."""
     content = {"renderer": RENDERER_VERSION, **settings.told()}
+    if settings.footage is not None:
+        content["footage_version"] = FOOTAGE_VERSION
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
