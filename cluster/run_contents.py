@@ -118,7 +118,7 @@ def of_stage(record: Mapping[str, Any], datasets: Sequence[str]) -> Contents:
             "datasets": ", ".join(datasets),
             **{f"data.{name}": content_hash for name, content_hash in stage["data"].items()},
             **{
-                f"trained_on.{name}": f"{source['content_hash']} ({_humans_in(source)})"
+                f"trained_on.{name}": f"{source['content_hash']} ({_made_how(source)})"
                 for name, source in record["trained_on"].items()
             },
             **{
@@ -139,9 +139,10 @@ def of_stage(record: Mapping[str, Any], datasets: Sequence[str]) -> Contents:
     )
 
 
-def _humans_in(source: Mapping[str, str]) -> str:
+def _made_how(source: Mapping[str, str]) -> str:
     leak = f", leak rate {source['leak_rate']}" if "leak_rate" in source else ""
-    return f"humans: {source['humans']}{leak}"
+    version = f", version: {source['version']}" if "version" in source else ""
+    return f"humans: {source['humans']}{leak}{version}"
 
 
 def of_unfinished_stage(identity: str, kind: str, state: str, reason: str) -> Contents:

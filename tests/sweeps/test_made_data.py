@@ -62,6 +62,7 @@ def test_the_demos_sweep_plans_on_data_that_the_commands_made(tmp_path: Path) ->
     assert (synthetic.humans, scenes.humans) == ("virtual", "removed")
     assert synthetic.classes == scenes.classes == ("left", "right")
     assert scenes.leak_rate is not None and synthetic.leak_rate is None
+    assert scenes.version is not None and "dilation 2, soft edge 1" in scenes.version
     assert {data.root.parent for data in (synthetic, scenes)} == {catalog.parent}
     assert len(scenes.split("train")) == 6 and len(scenes.split("selection")) == 2
     assert len(ready.data["high_bias"].split("report")) == 360  # the demo world's
@@ -143,4 +144,7 @@ def test_the_sweep_runs_on_data_that_the_commands_made(tmp_path: Path) -> None:
     client = MlflowClient(f"sqlite:///{tmp_path / 'sweep' / 'runs' / 'mlflow.db'}")
     experiments = [each.experiment_id for each in client.search_experiments()]
     told = [run.data.tags.get("trained_on.scenes") for run in client.search_runs(experiments)]
-    assert any(text and "(humans: removed, leak rate " in text for text in told)
+    of_scenes = [text for text in told if text]
+    assert any("(humans: removed, leak rate " in text for text in of_scenes)
+    how = "version: humans removed (files, dilation 2, soft edge 1"
+    assert all(how in text for text in of_scenes)

@@ -55,6 +55,7 @@ class Dataset:
     clips: tuple[Clip, ...]
     frame_rate: float | None  # of frame folders, in frames per second
     content_hash: str  # of all that a result depends on; not the name and not the root
+    version: str | None = None  # as the catalog gives it: how the clips were made, say
     licence: str | None = None  # as the catalog gives it, for who gets the weights
     leak_rate: float | None = None  # of removed humans: share of frames where some are still found
     masks: Path | None = None  # of the people in its clips; see data/single_frames.py
@@ -176,16 +177,13 @@ def _from_parent(
             f"{whole.subset_of!r}"
         )
     parent = _load(entry.subset_of, entries, folder)
-    version = None if parent.program is None else version_of(parent.program)
-    if not isinstance(whole, GeneratedSettings):
-        version = whole.version
     classes, clips = take_subset(name, entry, parent.classes, parent.clips)
     return replace(
         parent,
         name=name,
         classes=classes,
         clips=clips,
-        content_hash=_hash(clips, classes, parent.humans, parent.frame_rate, version),
+        content_hash=_hash(clips, classes, parent.humans, parent.frame_rate, parent.version),
         licence=entry.licence or parent.licence,
         latents=None,  # they are in the order of the parent's clips
     )
@@ -206,6 +204,7 @@ def _generated(name: str, entry: GeneratedSettings, folder: Path) -> Dataset:
         clips=clips,
         frame_rate=None,
         content_hash=_hash(clips, classes, humans, None, version_of(program)),
+        version=version_of(program),
         licence=entry.licence or program.licence,
         program=program,
     )
@@ -239,6 +238,7 @@ def _dataset(
         clips=clips,
         frame_rate=entry.frame_rate,
         content_hash=_hash(clips, classes, entry.humans, entry.frame_rate, entry.version),
+        version=entry.version,
         licence=entry.licence,
         leak_rate=entry.leak_rate,
         masks=None if entry.masks is None else expanded(name, entry.masks, folder),

@@ -54,7 +54,7 @@ def find_clips(assets: Path, tell: Callable[[str], None] = lambda line: None) ->
         raise ValueError(
             f"{assets}: holds none of the folders {', '.join(FOLDERS)}; lay the downloads out so"
         )
-    clips = []
+    clips: list[SynaptClip] = []
     for folder in there:
         before = len(clips)
         if folder == "phav":

@@ -134,6 +134,8 @@ def _trained_on(run: StageRun) -> dict[str, dict[str, str]]:
             learnt[name] = {"content_hash": content_hash, "humans": dataset.humans}
             if dataset.leak_rate is not None:
                 learnt[name]["leak_rate"] = str(dataset.leak_rate)
+            if dataset.version is not None:
+                learnt[name]["version"] = dataset.version
     return learnt
 
 

@@ -124,7 +124,7 @@ def test_coefficients_that_are_scored_together_cost_one_pass_and_score_the_same(
 def test_the_record_tells_what_the_weights_were_trained_on(
     datasets: dict[str, Dataset], store: StageStore
 ) -> None:
-    datasets = {**datasets, "scenes": replace(datasets["scenes"], leak_rate=0.02)}
+    datasets = {**datasets, "scenes": replace(datasets["scenes"], leak_rate=0.02, version="v")}
     stages = run_trial(store, datasets, mae__mixture__shares={"scenes": 1}, finetune=FINETUNE)
 
     def trained_on(kind: str) -> dict[str, str]:
@@ -139,9 +139,10 @@ def test_the_record_tells_what_the_weights_were_trained_on(
     assert trained_on("finetune") == {**trained_on("align"), "low": "real"}
     probe = store.record(stages["probe"][0].identity)
     assert probe is not None and probe.trained_on["scenes"]["leak_rate"] == "0.02"
-    assert "leak_rate" not in probe.trained_on["synthetic"]
+    assert probe.trained_on["scenes"]["version"] == "v"
+    assert probe.trained_on["synthetic"].keys() == {"content_hash", "humans"}
     told = of_stage(asdict(probe), ["low"]).tags
-    assert told["trained_on.scenes"].endswith("(humans: removed, leak rate 0.02)")
+    assert told["trained_on.scenes"].endswith("(humans: removed, leak rate 0.02, version: v)")
     assert told["trained_on.synthetic"].endswith("(humans: virtual)")
 
 

@@ -89,6 +89,8 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
     )
     plans = plan_clips(settings, takes, len(footage))
     _tell(takes, settings, console)
+    if len(footage) == 1:
+        console.print("[yellow]note:[/yellow] the one clip of footage is behind held-out clips too")
     wrong, lost = list[Rendered](), list[Rendered]()
     with claimed(out, name, settings, str(arguments.motions.resolve())):
         made = 0
