@@ -278,6 +278,40 @@ def test_what_is_no_clip_is_refused_at_load(
         program(exported(tmp_path / "g.pt2", finish, shape)).check()
 
 
+class Rare(nn.Module):
+    """Gives a sample in three NaN, or a frame more; of seed 0 the fifth is the first of them."""
+
+    def __init__(self, fault: str) -> None:
+        super().__init__()
+        self.fault = fault
+
+    def forward(self, z: Tensor) -> Tensor:
+        made, is_faulty = z[:, :3].sigmoid().view(1, 1, 1, 1, 3), z[0, 0] > 0.5
+        if self.fault == "NaN":
+            return torch.where(is_faulty, torch.nan, made).expand(1, 3, 16, 16, 3)
+        more: Any = is_faulty.long().item()  # of which export makes a number of frames
+        torch._check(more >= 0)
+        torch._check(more <= 1)
+        return made.expand(1, 3, 16, 16, 3).narrow(1, 0, 2 + more)
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("NaN", "sample 4 holds NaN or infinite values"),
+        ("shape", "sample 4 is of shape (3, 16, 16, 3), and sample 0 of (2, 16, 16, 3)"),
+    ],
+)
+def test_a_fault_of_a_later_sample_stops_the_command_and_enters_no_catalog(
+    fault: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = tmp_path / "g.pt2", tmp_path / "out"
+    torch.export.save(torch.export.export(Rare(fault), (torch.zeros(1, 3),)), path)
+    assert main(["program", str(path), str(out), "--clips", "6", "--workers", "1"]) == 2
+    assert says in " ".join(capsys.readouterr().out.split())
+    assert len(files_of(out)) == 8 and not (out / "catalog.yaml").exists()
+
+
 def test_what_takes_no_latent_and_what_is_no_program_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "g.pt2"
     path.write_bytes(b"no program")

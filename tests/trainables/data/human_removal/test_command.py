@@ -167,6 +167,13 @@ def test_clips_that_cannot_be_used_are_refused_with_a_reason(
     assert read_outcome(tmp_path / "out", "clip") == outcome
 
 
+def test_a_video_of_one_frame_is_refused_as_a_folder_of_one_is(tmp_path: Path) -> None:
+    write_lossless(tmp_path / "clip.mp4", texture(48, 64)[None])
+    outcome = done(job(tmp_path, "clip.mp4"))
+    assert outcome.state == "refused" and "has 1 frames; 2 are needed" in outcome.reason
+    assert not (tmp_path / "out" / "clips").exists()
+
+
 def test_a_video_whose_frames_change_size_is_refused(tmp_path: Path) -> None:
     parts = []
     for width in (64, 96):
