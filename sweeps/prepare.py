@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
+from search_spaces.candidates import few_points, random_points
 from search_spaces.points import edges
 from search_spaces.space import Space, load_space
 from sweeps.checks import (
@@ -26,7 +28,7 @@ from sweeps.planning.costs import StageCosts
 from sweeps.planning.forecast import Forecast, forecast, reported
 from sweeps.planning.plan import Plan, make_plan
 from sweeps.records import check_same_sweep, read_records, read_sweep
-from sweeps.searching.given import given_trials
+from sweeps.searching.given import RANDOM_WEIGHTS, GivenTrial, given_trials
 from sweeps.searching.search import Search
 from sweeps.searching.warm_start import WarmStart, warm_start
 from sweeps.storage_use import StorageUse, storage_use
@@ -36,6 +38,8 @@ from trainables.data.catalog import Dataset
 from trainables.settings import load_yaml
 from trainables.stage import Stage
 from trainables.stage_store import StageStore
+
+PRICED = 768  # points of a space, at the most, before a budget is refused as too small for each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +110,7 @@ def prepare(sweep: Sweep, console: Console, *, dry_run: bool) -> Prepared:
     search = Search(sweep, space, [*given, *begun.given], data, earlier=begun.observations)
     search.proposals.check([*given, *begun.given], search.trials)
     if not search.records:
-        search.spending.check([*edges(space)] or [each.values for each in given])
+        search.spending.check(_maybe_cheap(space, [*given, *begun.given]))
     known = search.known()
     costs = StageCosts(data, store, settings.execution)
     bias = bias_measures(settings.bias, data)
@@ -140,6 +144,21 @@ def prepare(sweep: Sweep, console: Console, *, dry_run: bool) -> Prepared:
             *_on_early_stopping(sweep, data),
         ],
     )
+
+
+def _maybe_cheap(space: Space, given: Sequence[GivenTrial]) -> Iterator[Mapping[str, Any]]:
+    """Trials among which a budget needs room for one, likely ones first.
+
+    In a space not the one of random weights: what that takes says nothing of what is searched.
+    """
+    if not space.parameters:
+        yield from (each.values for each in given)
+        return
+    yield from (each.values for each in given if each.name != RANDOM_WEIGHTS)
+    yield from edges(space)
+    # An edge has the first value of all parameters but one: of several the cheapest is none.
+    every = few_points(space, PRICED)
+    yield from random_points(space, PRICED, np.random.default_rng(0)) if every is None else every
 
 
 def _resolved(sweep: Sweep, stored: Mapping[str, Any] | None) -> dict[str, Any]:

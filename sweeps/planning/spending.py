@@ -149,12 +149,17 @@ class Spending:
         budget = self.budget_seconds
         return self.room.used_up or (budget is not None and self.spent_seconds >= budget)
 
-    def check(self, cheapest: Sequence[Mapping[str, Any]]) -> None:
-        """Raises ValueError where the budget is smaller than every one of these trials."""
-        if self.budget_seconds is None or not self.costs.known or not cheapest:
+    def check(self, trials: Iterable[Mapping[str, Any]]) -> None:
+        """Raises ValueError where the budget is smaller than every one of `trials`, which are
+        looked at up to the first that it has room for."""
+        if self.budget_seconds is None or not self.costs.known:
             return
-        least = min(self.left(cheapest))
-        if least > self.budget_seconds:
+        least = math.inf
+        for values in trials:
+            least = min(least, *self.left([values]))
+            if least <= self.budget_seconds:
+                return
+        if math.isfinite(least):
             raise ValueError(
                 f"search.budget.gpu_hours {self.budget_seconds / 3600:g} is "
                 f"{duration(self.budget_seconds)} of device time and the cheapest trial of the "

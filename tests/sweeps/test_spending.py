@@ -176,6 +176,34 @@ def test_a_budget_smaller_than_one_trial_is_an_error_before_anything_is_trained(
     assert ready.plan.budget == "Budget: 40 s of device time, 0 s spent, 40 s left."
 
 
+TWO_LENGTHS = {
+    "mae.epochs": {"type": "choice", "values": [25, 0]},
+    "align.epochs": {"type": "choice", "values": [8, 1]},
+}
+
+
+@pytest.mark.parametrize(
+    "beside", [{}, {"align.optimizer.lr_peak": {"type": "float", "low": 1e-4, "high": 1e-3}}]
+)
+def test_a_budget_that_has_room_for_a_trial_between_the_edges_is_taken(
+    tmp_path: Path, beside: dict[str, Any]
+) -> None:
+    settings = {"space": {"parameters": {**TWO_LENGTHS, **beside}}, "search__baselines": True,
+                "execution__clips_per_second": RATES}  # fmt: skip
+    # Without stage 1, for an epoch: 8 + 12 s. The edges take 276, 220 and 76 s.
+    prepared(tmp_path, "", search__budget={"gpu_hours": 22 * HOUR}, **settings)
+    with pytest.raises(ValueError, match="cheapest trial of the search space takes about 20 s"):
+        prepared(tmp_path, "", search__budget={"gpu_hours": 18 * HOUR}, **settings)
+
+
+def test_a_budget_that_has_room_for_a_point_of_the_file_is_taken(tmp_path: Path) -> None:
+    settings = {"search__budget": {"gpu_hours": 18 * HOUR}, "execution__clips_per_second": RATES}
+    point = {"name": "no training", "set": {"mae.epochs": 0, "align.epochs": 0}}  # 12 s
+    prepared(tmp_path, "", search__points=[point], **settings)
+    with pytest.raises(ValueError, match="gpu_hours 0.005 is 18 s"):  # random weights take 12 s
+        prepared(tmp_path, "", **settings)
+
+
 def test_without_prices_the_budget_ends_the_search_by_what_was_spent(tmp_path: Path) -> None:
     search = make_search(tmp_path, 30.0, execution__clips_per_second=None)
     assert not search.spending.costs.known
