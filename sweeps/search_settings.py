@@ -19,7 +19,10 @@ class PointSettings(Settings):
 
 
 class EarlyStopping(Settings):
-    """ASHA on probes of the model while it aligns; baselines and points are never stopped."""
+    """ASHA on probes of the model while it aligns.
+
+    Never stopped are baselines and points, and a trial whose training is all paid already.
+    """
 
     # The trials at a rung are compared by the score's rule on the probes, or by non-dominated rank
     # over the downstream datasets, or over the objectives.

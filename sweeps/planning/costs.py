@@ -6,7 +6,7 @@ What is finished costs nothing more, nor does what only finished stages need.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from statistics import median
 from typing import Any, Final, Literal, NamedTuple
 
@@ -88,19 +88,8 @@ class StageCosts:
         return record is not None and not record.given_up
 
     def missing(self, ends: Iterable[Stage]) -> Iterator[Stage]:
-        """Every stage that is to be made for `ends`, once, inputs before what needs them."""
-        seen: set[str] = set()
-
-        def needed(stage: Stage) -> Iterator[Stage]:
-            if stage.identity in seen or self.finished(stage):
-                return
-            seen.add(stage.identity)
-            for other in stage.before():
-                yield from needed(other)
-            yield stage
-
-        for end in ends:
-            yield from needed(end)
+        """See `missing`, as the last `refresh` saw the store."""
+        return missing(ends, self.finished)
 
     def clips(self, stage: Stage) -> int:
         """Clips through the model; of a trunk, those that no finished trunk of its run has."""
@@ -186,6 +175,22 @@ class StageCosts:
                 price = Price(each * self.clips(stage) / FLOPS_UNKNOWN_SPEED, "by FLOPs")
             found[stage.identity] = price.seconds
         return found
+
+
+def missing(ends: Iterable[Stage], finished: Callable[[Stage], bool]) -> Iterator[Stage]:
+    """Every stage that is to be made for `ends`, once, inputs before what needs them."""
+    seen: set[str] = set()
+
+    def needed(stage: Stage) -> Iterator[Stage]:
+        if stage.identity in seen or finished(stage):
+            return
+        seen.add(stage.identity)
+        for other in stage.before():
+            yield from needed(other)
+        yield stage
+
+    for end in ends:
+        yield from needed(end)
 
 
 def devices_per_worker(kind: str, execution: ExecutionSettings) -> float:

@@ -8,7 +8,7 @@ from datetime import datetime
 from statistics import median
 from typing import Any
 
-from sweeps.planning.costs import StageCosts, duration
+from sweeps.planning.costs import StageCosts, duration, missing
 from sweeps.planning.storage_room import StorageRoom
 from sweeps.records import TrialRecord
 from sweeps.sweep import Sweep
@@ -105,6 +105,13 @@ class Spending:
         """Whether another trial has all stages that its score is made of."""
         scored = {s.identity for s in trial_stages(trial, self._data).scored.values()}
         return any(scored <= stages.keys() for stages in self._tried)
+
+    def still_trains(self, record: TrialRecord) -> bool:
+        """Whether a stage that trains is still to be made for a trial, as the store is now."""
+        parts = trial_stages(self._config(record), self._data)
+        ends = [parts.weights, *parts.scored.values()]
+        lacking = missing(ends, lambda stage: self._store.finished(stage.identity) is not None)
+        return any(stage.kind in TRAINED for stage in lacking)
 
     def affords(self, values: Mapping[str, Any]) -> bool:
         """Whether a trial is not known to exceed what the budget has left."""

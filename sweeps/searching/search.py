@@ -199,8 +199,8 @@ class Search:
             assert settings is not None, "a rung without early stopping"
             earlier = ((self.config(r), rung) for r in self.records for rung in r.rungs)
             reason = reason_to_stop(settings, self.objectives, self.config(record), point, earlier)
-            if record.origin != "suggested":  # it counts, but is never stopped
-                reason = None
+            if reason and (record.origin != "suggested" or not self.spending.still_trains(record)):
+                reason = None  # a given one is never stopped, nor one whose training is all paid
             record = replace(record, rungs=[*record.rungs, point])
             self._study.report(number, *self._view.step(record, point))
             if reason is None:

@@ -8,10 +8,13 @@ import pytest
 from cluster.study import RungPoint
 from sweeps.search_settings import EarlyStopping
 from sweeps.searching.early_stopping import reason_to_stop
+from tests.sweeps.test_plan import finish
 from tests.sweeps.test_search import make_search
-from tests.toy import STOPPING, at_rung, toy_trial
+from tests.toy import STOPPING, at_rung, toy_data, toy_trial
 from trainables.intermediate_probes import IntermediateProbes
 from trainables.settings import parse
+from trainables.stage_store import StageStore
+from trainables.trial import trial_stages
 
 TWO = toy_trial(downstream=["low", "high"])
 
@@ -113,6 +116,28 @@ def test_baselines_are_never_stopped_but_others_are_compared_with_them(tmp_path:
     assert search.records[5].state == "pruned"
     assert "2 of 4 trials stood better" in search.records[5].reason
     assert search.records[5].score is None and search.records[5].rungs[0].accuracies == {"low": 0.2}
+
+
+@pytest.mark.parametrize("lacking", ["w0", "w1", None])
+def test_a_trial_whose_training_is_all_paid_is_never_stopped(
+    tmp_path: Path, lacking: str | None
+) -> None:
+    # Of a later coefficient between the same two endpoints nothing but a probe is left.
+    coefficient = {"type": "float", "low": 0.1, "high": 0.9}
+    settings = {"space": {"parameters": {"average.coefficient": coefficient}},
+                "trial__average__method": "interpolate", "search__baselines": False}  # fmt: skip
+    search = stopping_search(tmp_path, **settings)
+    store = StageStore(tmp_path / "runs" / "stages")
+    assert [search.ask().number for _ in range(2)] == [0, 1]
+    average = trial_stages(search.config(search.records[1]), toy_data()).weights
+    assert average.kind == "average" and set(average.inputs) == {"w0", "w1"}
+    for role, endpoint in average.inputs.items():
+        if role != lacking:  # and of what they stand on nothing is there: nothing needs it
+            finish(endpoint, store)
+    assert search.reached(0, at_rung(0.5, 0.9))
+    assert search.reached(1, at_rung(0.5, 0.1)) == (lacking is None)
+    assert search.records[1].state == ("running" if lacking is None else "pruned")
+    assert len(search.records[1].rungs) == 1  # it is compared with all the same
 
 
 def test_a_trial_that_is_handed_out_again_goes_on_where_it_went_on(tmp_path: Path) -> None:
