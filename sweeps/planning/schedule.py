@@ -1,8 +1,9 @@
-"""When a plan would be done on so many devices: its stages queued as the cluster queues them.
+"""When a plan would be done on so many devices, by Graham's list scheduling.
 
-Graham's list scheduling: whenever devices are free, the stage at the head of the queue takes its
-own if they suffice; who unblocks the longest chain of work stands first. As in `cluster.room`
-nobody overtakes the head, so that a large gang is not starved by small ones.
+Whenever devices are free, the stage at the head of the queue takes its own if they suffice. As in
+`cluster.room` nobody overtakes the head, so that a large gang is not starved by small ones. Who
+stands first is not told as there: here whoever unblocks the longest chain of work, in seconds; the
+cluster goes by no prices, and by the number of stages that wait.
 """
 
 from __future__ import annotations
