@@ -25,6 +25,7 @@ from search_spaces.mixture_laws import (
 
 DRAWS = 400
 ENOUGH_REPEATS = 3  # degrees of freedom from which repeated seeds alone give the noise
+ENOUGH_MIXES = 3  # of several sources, from which laws are judged by these alone
 SHARPNESS = 4.0  # a law that errs twice as much weighs 2 ** -SHARPNESS as much
 
 
@@ -142,13 +143,19 @@ def compare(shares: Array, losses: Array, merges: Curve | None = None) -> Compar
     laws = {name: law for name, law in LAWS.items() if len(mixes) > law.parameters(sources)}
     if merges is not None:
         laws[MERGES] = Law(lambda at, series: fit_scaled(at, series, merges), lambda sources: 2)
+    judged_by = np.arange(len(mixes))
+    if merges is not None:
+        # Of one source alone the merge is what was trained: left out, its loss would still be told.
+        several = np.flatnonzero((mixes > 0).sum(axis=1) > 1)
+        judged_by = several if len(several) >= ENOUGH_MIXES else judged_by
     squares = {name: np.zeros(losses.shape) for name in laws}
-    for left_out in range(len(mixes)):
+    for left_out in judged_by:
         out, kept = mix_of == left_out, mix_of != left_out
         for name, law in laws.items():
             curve = law.fit(shares[kept], losses[:, kept])
             squares[name][:, out] = (losses[:, out] - curve(shares[out])) ** 2
-    errors = {name: np.sqrt(each.mean(axis=-1)) for name, each in squares.items()}
+    counted = np.isin(mix_of, judged_by)
+    errors = {name: np.sqrt(each[:, counted].mean(axis=-1)) for name, each in squares.items()}
     logs = np.stack([-SHARPNESS * np.log(error + 1e-9) for error in errors.values()])
     shared = np.exp(logs - logs.max(axis=0))
     weights = dict(zip(laws, shared / shared.sum(axis=0), strict=True))

@@ -91,6 +91,31 @@ def test_merges_that_foretell_the_trained_scores_weigh_most_and_others_nothing()
     assert bad.weights[MERGES][0] < 0.05
 
 
+def test_merges_are_not_judged_by_the_mixes_of_one_source_that_they_are_themselves() -> None:
+    shares = even_mixes(2, 8)
+
+    def at_ends(at: Array) -> Array:
+        return np.where(at.max(axis=1) == 1, 0.05, 0.0)  # which no smooth law foretells
+
+    def merged(at: Array) -> Array:
+        s = at[:, 0]
+        wrong = 0.16 * s * (1 - s) * np.sin(20 * s)  # nothing at the ends, where it is the trained
+        return (0.4 + 0.1 * (s - 0.4) ** 2 + wrong + at_ends(at))[None]
+
+    losses = (0.4 + 0.1 * (shares[:, 0] - 0.4) ** 2 + at_ends(shares))[None]
+    comparison = compare(shares, losses, merged)
+    assert comparison.weights[MERGES][0] < 0.1 and comparison.best() != MERGES
+    assert comparison.errors[MERGES][0] > 0.015  # between the ends
+
+
+def test_of_few_mixes_of_several_sources_laws_are_judged_by_all_there_are() -> None:
+    shares = even_mixes(2, 3)
+    losses = noisy(shares, seed=0)
+    without, beside = compare(shares, losses), compare(shares, losses, lambda at: noisy(at, seed=0))
+    for name in without.laws:
+        assert beside.errors[name] == pytest.approx(without.errors[name])
+
+
 def test_noise_comes_from_repeated_seeds_where_there_are_enough() -> None:
     mixes = np.repeat(even_mixes(2, 5), [4, 4, 1, 1, 1, 4], axis=0)
     many = compare(mixes, noisy(mixes, seed=1, noise=0.02)).noise
