@@ -129,7 +129,7 @@ def _answer(summary: Mapping[str, Any]) -> list[str]:
     trial = next(trial for trial in summary["trials"] if trial["number"] == best["trial"])
     return [
         f"> **Recommended: trial {best['trial']}, {best['name']}** with a score of "
-        f"{best['score']:.1%} on the selection split"
+        f"{best['score']:.1%}{span(trial['interval'])} on the selection split"
         + (
             f" and {report['score']:.1%}{span(report['interval'])} on the report split"
             if report

@@ -59,12 +59,14 @@ def _saved(stages: Stages, trials: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _tree(stages: Stages) -> list[str]:
-    """A nested list. A stage of two inputs hangs on the first of them and names the other."""
+    """A nested list. A run hangs on the trunk that it branches off; any other stage of two inputs
+    hangs on the first of them and names the other."""
     shown = {identity: stage for identity, stage in stages.items() if stage["kind"] in SHOWN}
     children: dict[str | None, list[str]] = {}
     for identity, stage in shown.items():
-        inputs = [each for each in stage["inputs"].values() if each in shown]
-        children.setdefault(inputs[0] if inputs else None, []).append(identity)
+        inputs = stage["inputs"]
+        before = [each for each in (inputs.get("trunk"), *inputs.values()) if each in shown]
+        children.setdefault(before[0] if before else None, []).append(identity)
 
     def branch(parent: str | None, depth: int) -> list[str]:
         ours = children.get(parent, [])
@@ -84,6 +86,8 @@ def _tree(stages: Stages) -> list[str]:
 def _node(identity: str, shown: Stages, parent: str | None) -> str:
     stage = shown[identity]
     others = [each for each in stage["inputs"].values() if each in shown and each != parent]
+    if parent is not None and parent == stage["inputs"].get("trunk"):
+        others = []  # the trunk starts from the same, and hangs on it
     beside = "".join(f", with `{each[:6]}`" for each in others)
     seconds, trials = stage["cost"].get("device_seconds", 0.0), stage["trials"]
     used = f"trial {trials[0]}" if len(trials) == 1 else f"**{len(trials)} trials**"

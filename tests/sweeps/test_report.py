@@ -129,7 +129,7 @@ def test_a_trial_whose_report_split_could_not_be_scored_is_reported_without(
     summary = finished.summary()
     assert summary["recommended"]["trial"] == 5 and summary["recommended"]["report"] is None
     report = write_report(summary, [], tmp_path)[0].read_text()
-    assert "with a score of 70.0% on the selection split. Trained alone" in report
+    assert "with a score of 70.0% (60.0 to 80.0) on the selection split. Trained alone" in report
 
 
 def test_only_the_recommended_trial_and_the_baselines_are_read_on_the_report_split(
@@ -214,8 +214,8 @@ def test_the_report_has_both_splits_the_failures_and_a_plot(tmp_path: Path) -> N
     assert "| baseline: equal | 25.0 (15.0 to 35.0) | 25.0 (15.0 to 35.0) |" in text
     assert "trial 4" in text and "the loss is nan" in text
     assert (
-        "a score of 70.0% on the selection split and 25.0% (15.0 to 35.0) on the report split"
-        in text
+        "a score of 70.0% (60.0 to 80.0) on the selection split and 25.0% (15.0 to 35.0) on the "
+        "report split" in text
     )
     assert "## Methods" not in text  # one way of scoring: the tables above say all
     assert [file.name for file in files[1:]] == ["report.html", "share_of_synthetic.png"]
@@ -405,6 +405,31 @@ def test_the_recommendation_has_the_interval_of_the_laws_and_its_price_in_money(
     expected = f"Of its mix the laws expect {mean:.1%} ({100 * low:.1f} to {100 * high:.1f})"
     assert f"{expected} on the selection split. Trained alone it costs" in answer
     assert f"{alone_seconds(trial):.0f} s ({best['money']:,.2f}) of device time" in answer
+
+
+def test_a_recommendation_by_the_worst_dataset_has_no_interval(tmp_path: Path) -> None:
+    summary = Finished(tmp_path, SCORES, trial__score__combine="min").summary()
+    report = write_report(summary, [], tmp_path)[0].read_text()
+    assert "with a score of 70.0% on the selection split and 25.0% on the report split." in report
+
+
+def test_runs_hang_on_the_trunk_that_they_branch_off(tmp_path: Path) -> None:
+    points = [{"name": f"{n}", "set": {"align.epochs": n}} for n in (4, 8)]
+    points.append({"name": "8 again", "set": {"align.epochs": 8, "align.optimizer.lr_end": 1e-5}})
+    shared = {f"trial__{key}": value for key, value in {**HORIZON_FREE, "mae__epochs": 1}.items()}
+    whole = {"search__baselines": False, "search__points": points, "search__trials": 3, **shared}
+    summary = Finished(tmp_path, {0: 0.4, 1: 0.5, 2: 0.6}, **whole).summary()
+    lines = sharing_lines(summary)[4:-1]
+    depths = [(len(line) - len(line.lstrip()), line.split()[1]) for line in lines]
+    assert depths == [
+        (0, "mae"),
+        (2, "align_trunk"),  # of both runs of 8 epochs
+        (4, "align"),
+        (4, "align"),
+        (2, "align_trunk"),
+        (4, "align"),
+    ]
+    assert not any(", with" in line for line in lines)  # the MAE, which the trunk hangs on
 
 
 def test_a_trunk_that_goes_on_from_a_shorter_one_costs_a_trial_alone_all_of_it(
