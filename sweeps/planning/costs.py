@@ -6,8 +6,9 @@ What is finished costs nothing more, nor does what only finished stages need.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from statistics import median
+from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
 
 from sweeps.planning.stage_facts import batch_size, stage_clips
@@ -91,12 +92,15 @@ class StageCosts:
         """See `missing`, as the last `refresh` saw the store."""
         return missing(ends, self.finished)
 
-    def clips(self, stage: Stage) -> int:
-        """Clips through the model; of a trunk, those that no finished trunk of its run has."""
+    def clips(self, stage: Stage, coming: Iterable[Stage] = ()) -> int:
+        """Clips through the model; of a trunk, those that no other trunk of its run has that is
+        finished or among those `coming`, which it waits for."""
         clips = self.clips_alone(stage)
         if stage.kind in TRUNKS and not self.finished(stage):
             step = stage.settings["step"]
-            behind = [other for other in self._trunks.get(stage.line, ()) if other < step]
+            trunks = [each for each in coming if each.kind in TRUNKS and each.line == stage.line]
+            steps = [*self._trunks.get(stage.line, ()), *(t.settings["step"] for t in trunks)]
+            behind = [other for other in steps if other < step]
             clips = min(clips, (step - max(behind, default=0)) * batch_size(stage))
         return clips
 
@@ -154,25 +158,25 @@ class StageCosts:
             return None
         return price.seconds / 3600 * self.devices(stage)[1] * per_hour
 
-    def lacking(self, trial: TrialConfig, coming: Collection[str] = ()) -> list[Stage]:
-        """The stages that `trial` still needs for its score; see `left` for `coming`."""
-        parts = trial_stages(trial, self._data)
-        needed = self.missing([parts.weights, *parts.scored.values()])
-        return [stage for stage in needed if stage.identity not in coming]
-
-    def left(self, trial: TrialConfig, coming: Collection[str] = ()) -> dict[str, float]:
+    def left(
+        self, trial: TrialConfig, coming: Mapping[str, Stage] = MappingProxyType({})
+    ) -> dict[str, float]:
         """Device-seconds that `trial` adds, by the identity of each stage it still needs.
 
-        `coming`: identities of stages that others run or wait for already, which cost it nothing.
-        Where nothing tells seconds the values are FLOPs over an assumed speed: ratios. Stages of
-        unknown cost (a convolutional network that was never timed) count as 0.
+        `coming`: stages that others run or wait for already, by identity. They cost it nothing,
+        and its trunks go on from theirs. Where nothing tells seconds the values are FLOPs over an
+        assumed speed: ratios. Stages of unknown cost (a convolutional network that was never
+        timed) count as 0.
         """
-        found = {}
-        for stage in self.lacking(trial, coming):
-            price = self.price(stage)
+        parts, found = trial_stages(trial, self._data), {}
+        for stage in self.missing([parts.weights, *parts.scored.values()]):
+            if stage.identity in coming:
+                continue
+            clips = self.clips(stage, coming.values())
+            price = self.price(stage, clips)
             if price is None:
                 each = flops_per_clip(stage.kind, stage.settings) or 0.0
-                price = Price(each * self.clips(stage) / FLOPS_UNKNOWN_SPEED, "by FLOPs")
+                price = Price(each * clips / FLOPS_UNKNOWN_SPEED, "by FLOPs")
             found[stage.identity] = price.seconds
         return found
 

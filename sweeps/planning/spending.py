@@ -45,7 +45,8 @@ class Spending:
         self._stages: dict[int, dict[str, Stage]] = {}  # of each trial
         self._took: dict[str, tuple[float, float]] = {}  # finished: device-seconds, finished at
         self._each = 0.0  # device-seconds that a trial adds; 0: not known
-        self._coming: dict[str, float] = {}  # stages of unfinished trials: what they still take
+        self._coming: dict[str, Stage] = {}  # of unfinished trials, by identity
+        self._to_pay: dict[str, float] = {}  # what they still take
         self._tried: list[dict[str, Stage]] = []  # the stages of each trial that did not fail
 
     def refresh(self, records: Sequence[TrialRecord]) -> None:
@@ -55,10 +56,12 @@ class Spending:
         if not self._asked:
             return
         self.costs.refresh()
-        self._coming = {}
-        for record in records:
+        self._coming, self._to_pay = {}, {}
+        for record in records:  # in their order: who comes later shares what is coming
             if not record.finished:
-                self._coming |= self.costs.left(self._config(record))
+                left = self.costs.left(self._config(record), self._coming)
+                self._to_pay |= left
+                self._coming |= {identity: self._stages_of(record)[identity] for identity in left}
         self._tried = [self._stages_of(each) for each in records if each.state != "failed"]
         if self.budget_seconds is None:
             return
@@ -148,7 +151,7 @@ class Spending:
             return 0.0
         if self.budget_seconds is None or not self.costs.known:
             return math.inf
-        return self.budget_seconds - self.spent_seconds - sum(self._coming.values())
+        return self.budget_seconds - self.spent_seconds - sum(self._to_pay.values())
 
     @property
     def used_up(self) -> bool:

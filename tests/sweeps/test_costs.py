@@ -43,7 +43,7 @@ def test_a_trial_costs_what_is_left_after_what_is_there_and_what_others_bring(
     costs = costs_at(tmp_path)
     # The random start is not there, and nothing that is to be made needs it.
     assert kinds(costs.left(toy_trial())) == ["align", "features", "features", "probe"]
-    left = costs.left(toy_trial(), coming={align.identity})
+    left = costs.left(toy_trial(), coming={align.identity: align})
     assert kinds(left) == ["features", "features", "probe"]
 
 
@@ -112,6 +112,16 @@ def test_a_longer_run_costs_its_decay_and_what_its_trunk_still_lacks(tmp_path: P
     assert left(8) == pytest.approx((12 - 6) * 4 + 16)
     # A trunk that is made in passing costs nothing beside the longer one.
     assert left(8, align__branch_epochs=[6]) == left(8)
+
+
+def test_a_longer_trunk_goes_on_from_the_one_that_another_trial_trains(tmp_path: Path) -> None:
+    costs = costs_at(tmp_path, clips_per_second={"align": 1.0, "tasks": 1e9})
+    short, long = (align_of(**SHARED, align__epochs=n).inputs["trunk"] for n in (4, 8))
+    trial = toy_trial(**SHARED, align__epochs=8)
+    assert costs.left(trial, {short.identity: short})[long.identity] == (12 - 6) * 4
+    # One that is longer is no help: it may have gone past.
+    shorter = toy_trial(**SHARED, align__epochs=4)
+    assert costs.left(shorter, {long.identity: long})[short.identity] == 6 * 4
 
 
 def test_a_trunk_that_went_on_from_another_trials_costs_its_whole_way_alone(

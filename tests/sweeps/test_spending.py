@@ -13,6 +13,7 @@ from sweeps.planning.stage_facts import stage_clips
 from sweeps.searching.given import GivenTrial, given_trials
 from sweeps.searching.search import Search
 from sweeps.sweep import Sweep
+from tests.sweeps.test_plan import HORIZON_FREE
 from tests.sweeps.test_prepare import prepared
 from tests.toy import CPU, SPACE, STOPPING, toy_data, write_toy_sweep
 from trainables.stage_store import StageStore, Write
@@ -92,6 +93,17 @@ def test_trials_that_run_are_counted_with_what_they_still_take(tmp_path: Path) -
     assert search.ask() is not None  # 36 + 28: neither has made a stage yet
     assert search.ask() is None
     assert search.unfinished() == 2
+
+
+def test_of_two_trials_that_run_the_longer_goes_on_from_the_trunk_of_the_shorter(
+    tmp_path: Path,
+) -> None:
+    points = [{"name": f"{n} epochs", "set": {"align.epochs": n}} for n in (4, 8)]
+    shared = {f"trial__{key}": value for key, value in HORIZON_FREE.items()}
+    # 32 (align) + 12 s (features), then 64 - 24 (the shorter's trunk) + 12 s.
+    search = make_search(tmp_path, 100.0, search__points=points, search__trials=2, **shared)
+    assert search.ask() is not None and search.ask() is not None
+    assert [record.name for record in search.records] == ["4 epochs", "8 epochs"]
 
 
 def test_a_given_trial_that_is_too_dear_is_passed_over_and_the_search_goes_on(
