@@ -99,6 +99,31 @@ def test_the_draw_depends_on_the_number_of_the_trial(sampler: str) -> None:
     assert len({trial.values["x"] for number in range(5) if (trial := first(number))}) == 5
 
 
+@pytest.mark.parametrize("directions", [["maximize"], ["maximize", "minimize"]])
+def test_a_pruned_trial_is_told_to_optuna_as_pruned_with_its_height_at_each_rung(
+    monkeypatch: pytest.MonkeyPatch, directions: list[told.Direction]
+) -> None:
+    made: list[optuna.Study] = []
+
+    def keep(*asked: Any) -> optuna.Study:
+        made.append(told.as_study(*asked))
+        return made[-1]
+
+    monkeypatch.setattr("search_spaces.study.as_study", keep)
+    study = Study(LINE, sampler="tpe", seed=0, startup_trials=5, directions=directions)
+    study.add({"x": 0.25})
+    study.report(0, 250, 0.1)
+    study.report(0, 500, 0.2)
+    study.tell(0, "pruned")
+    study.ask()
+    trial = made[0].trials[0]
+    assert trial.state == optuna.trial.TrialState.PRUNED
+    assert trial.params == {"x": 0.25} and trial.values is None  # never as a finished value
+    # With several objectives Optuna takes none.
+    expected = {250: 0.1, 500: 0.2} if len(directions) == 1 else {}
+    assert trial.intermediate_values == expected
+
+
 @pytest.mark.parametrize("sampler", ["cost_aware", "tpe", "gp"])
 def test_a_modelling_sampler_closes_in_on_the_best_point(sampler: str) -> None:
     study = Study(LINE, sampler=sampler, seed=0, startup_trials=6)

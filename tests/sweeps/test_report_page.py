@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from sweeps.reporting.curves import curve_stages
 from sweeps.reporting.report import write_report
 from sweeps.reporting.report_page import html_page
-from tests.sweeps.test_report import SCORES, Finished
+from tests.sweeps.test_plan import HORIZON_FREE
+from tests.sweeps.test_report import Finished
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 SWITCHES = (  # no first-run pages, no look-ups of its own
@@ -39,7 +41,7 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def page(tmp_path: Path) -> Path:
-    scores = {**SCORES, 6: 0.2, 7: 0.3}
+    """Of a sweep that has about all that a report can tell of."""
     space = {
         "parameters": {
             "align.mixture.shares": {
@@ -47,10 +49,26 @@ def page(tmp_path: Path) -> Path:
                 "over": ["synthetic", "scenes"],
                 "step": 0.25,
             },
-            "align.epochs": {"type": "choice", "values": [2, 3]},
+            "align.epochs": {"type": "choice", "values": [4, 8]},  # of one line of trunks
         }
     }
-    finished = Finished(tmp_path, scores, space=space, search__trials=8)
+    shared = {f"trial__{key}": value for key, value in HORIZON_FREE.items()}
+    averaged = {"average.method": "interpolate", "average.coefficient": 0.25}
+    finished = Finished(
+        tmp_path,
+        {0: 0.1, 1: 0.5, 2: 0.4, 3: 0.6, 4: 0.55, 5: 0.45, 7: 0.3, 8: 0.35},  # 6 fails
+        space=space,
+        search__trials=9,
+        search__points=[{"name": "averaged", "set": averaged}],
+        search__objectives=["score", "gpu_hours"],
+        search__law={"weights": None, "kl_to_natural": 0.0, "last_trials": 0},
+        search__merge_proxy={"points": 5},
+        **{**shared, "trial__mae__epochs": 1, "trial__align__epochs": 4},
+        trial__average__scored_together=[0.0, 0.25, 1.0],
+    )
+    assert finished.search.proposals.merges is not None
+    finished.publish(*finished.search.proposals.merges.unscored(), accuracy=0.4)
+    finished.publish(*curve_stages(finished.search, finished.data), accuracy=0.5)
     files = write_report(finished.summary(), ["The plan."], tmp_path)
     return next(file for file in files if file.name == "report.html")
 
@@ -58,11 +76,34 @@ def page(tmp_path: Path) -> Path:
 def test_the_page_needs_nothing_beside_itself(page: Path) -> None:
     parsed = Page(page.read_text())
     tags = [tag for tag, _ in parsed.tags]
-    assert not {"script", "link", "iframe"} & set(tags)
+    assert not {"script", "link", "iframe", "object", "embed", "base"} & set(tags)
     pictures = [attributes["src"] for tag, attributes in parsed.tags if tag == "img"]
-    assert len(pictures) == 2  # score against share, parallel coordinates
+    # Score against share, averaging curve, laws, Pareto front, parallel coordinates.
+    assert len(pictures) == 5
     assert all(str(source).startswith("data:image/png;base64,") for source in pictures)
-    assert not re.search(r"(?:src|href)=\"(?!data:)", page.read_text())
+    for tag, attributes in parsed.tags:
+        for name, value in attributes.items():
+            if (tag, name) != ("a", "href"):  # which is followed by a person, not by a browser
+                assert not re.match(r"(?:\w+:)?//", (value or "").strip()), (tag, name, value)
+    styles = re.findall(r"<style.*?</style>|style=\"[^\"]*\"", page.read_text(), re.DOTALL)
+    assert styles and not re.search(r"@import|url\(\s*[\"']?(?!data:)", "".join(styles))
+
+
+def test_the_page_warns_of_an_importance_that_few_trials_tell(page: Path) -> None:
+    text = Page(page.read_text()).text
+    assert "Read with care: these are" in text and "with fewer than 40 chance decides" in text
+
+
+def test_the_page_tells_of_laws_merges_curves_fronts_and_trunks(page: Path) -> None:
+    text = Page(page.read_text()).text
+    for told in (
+        "The laws propose",
+        "5 merges of the source-only baselines",
+        "Averaging curve 1",
+        "Pareto",
+        "align_trunk",
+    ):
+        assert told in text
 
 
 def test_names_are_text_and_never_markup(tmp_path: Path) -> None:
@@ -94,7 +135,8 @@ def test_a_browser_shows_the_page_whole_and_has_nothing_to_complain_of(
     shown = Page(done.stdout)
     for heading in (
         *("Selection split, top-1 in %", "Report split, read once after the search, top-1 in %"),
-        *("Which settings matter", "Stages: what was shared, what it saved"),
+        *("The score as a law of the mix", "Which settings matter"),
+        *("Stages: what was shared, what it saved"),
         *("Mixtures: asked and drawn", "Failed", "The plan it began with"),
     ):
         assert heading in shown.text
