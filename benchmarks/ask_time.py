@@ -1,12 +1,13 @@
-"""How long a sampler takes to say what to try next, at trial 10, 100 and 1,000.
+"""How long a sweep takes to say what to try next, at trial 10, 100 and 1,000.
 
     python benchmarks/ask_time.py                     all samplers, on PPMA's space
     python benchmarks/ask_time.py --objectives 2 --samplers random tpe gp
 
-The history is random points with made-up scores, one in ten pruned, one in twenty failed, four
-running. For `cost_aware` the costs are those of the trials of sweeps/ppma.yaml, priced by their
-stages as a sweep prices them, on datasets that are made up.
-Medians over asks, wall and processor seconds. The last line is JSON.
+It is `Search.ask` of sweeps/ppma.yaml that is timed, all of it: what is finished is read anew, the
+sampler draws, `cost_aware` with the cost of trials beside the stages that are there, and the trial
+is written. The history is random points with made-up scores, one in ten pruned, one in twenty
+failed, four running; of those that are complete every stage is in the store. Datasets are made up.
+Medians over asks in a row, wall and processor seconds. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -19,23 +20,28 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from cluster.study import RungPoint  # noqa: E402
 from search_spaces.candidates import random_points  # noqa: E402
-from search_spaces.cost_aware import Costs  # noqa: E402
-from search_spaces.space import Space, load_space  # noqa: E402
-from search_spaces.study import Study  # noqa: E402
-from sweeps.planning.spending import Spending  # noqa: E402
+from search_spaces.space import load_space  # noqa: E402
+from sweeps.planning.stage_facts import stage_clips  # noqa: E402
+from sweeps.records import TrialRecord, write_record  # noqa: E402
+from sweeps.searching.search import Search  # noqa: E402
 from sweeps.sweep import Sweep  # noqa: E402
 from trainables.data.catalog import Clip, Dataset  # noqa: E402
+from trainables.stage_store import StageStore  # noqa: E402
+from trainables.trial import trial_stages  # noqa: E402
 
 SAMPLERS = ("random", "tpe", "gp", "cost_aware")
 TRIALS = (10, 100, 1000)
 RUNNING = 4
+CLIPS_PER_SECOND = 400.0  # that the stages of the history took
 
 
 def main() -> int:
@@ -44,47 +50,94 @@ def main() -> int:
     )
     parser.add_argument("--asks", type=int, default=5)
     parser.add_argument("--samplers", nargs="+", default=list(SAMPLERS), choices=SAMPLERS)
-    parser.add_argument("--objectives", type=int, default=1)
+    parser.add_argument("--objectives", type=int, default=1, choices=(1, 2))
+    parser.add_argument("--trials", nargs="+", type=int, default=list(TRIALS))
     arguments = parser.parse_args()
-    space = load_space(ROOT / "search_spaces" / "ppma.yaml")
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    for sampler in arguments.samplers:
-        found[sampler] = {}
-        for trials in TRIALS:
-            wall, processor = zip(
-                *(
-                    timed_ask(space, sampler, trials, seed, arguments.objectives)
-                    for seed in range(arguments.asks)
-                ),
-                strict=True,
-            )
-            found[sampler][str(trials)] = {
-                "wall": round(statistics.median(wall), 3),
-                "processor": round(statistics.median(processor), 3),
-            }
-            print(f"{sampler} at {trials}: {found[sampler][str(trials)]}", flush=True)
+    found: dict[str, dict[str, dict[str, float]]] = {each: {} for each in arguments.samplers}
+    for trials in arguments.trials:
+        with tempfile.TemporaryDirectory() as storage:
+            records = history(trials)
+            for sampler in arguments.samplers:
+                search = begun(storage, sampler, records, arguments)
+                times = [timed_ask(search) for _ in range(arguments.asks)]
+                wall, processor = (
+                    round(statistics.median(each), 3) for each in zip(*times, strict=True)
+                )
+                found[sampler][str(trials)] = {"wall": wall, "processor": processor}
+                print(f"{sampler} at {trials}: {found[sampler][str(trials)]}", flush=True)
     print(json.dumps({"benchmark": "ask_time", **vars(arguments), "seconds": found}))
     return 0
 
 
-def timed_ask(
-    space: Space, sampler: str, trials: int, seed: int, objectives: int
-) -> tuple[float, float]:
-    """Wall and processor seconds of one ask after `trials` trials."""
-    study = with_history(space, sampler, trials, seed, objectives)
+def timed_ask(search: Search) -> tuple[float, float]:
+    """Wall and processor seconds of one ask."""
     wall, processor = time.monotonic(), time.process_time()
-    assert study.ask(spent=0.3) is not None
+    assert search.ask() is not None
     return time.monotonic() - wall, time.process_time() - processor
 
 
-def priced() -> Costs:
-    """What trials of PPMA's sweep cost, nothing of it made yet."""
-    sweep = Sweep(ROOT / "sweeps" / "ppma.yaml", {"storage": tempfile.mkdtemp()})
+def history(trials: int) -> list[TrialRecord]:
+    """What the trials came to, the last of them still running."""
+    draw, records = random.Random(0), list[TrialRecord]()
+    space = load_space(ROOT / "search_spaces" / "ppma.yaml")
+    for number, values in enumerate(random_points(space, trials, np.random.default_rng(0))):
+        told: dict[str, Any] = {"state": "running"}
+        if number < trials - min(RUNNING, trials // 3):
+            chance = draw.random()
+            told = {"state": "complete", "score": draw.random(), "device_seconds": draw.random()}
+            if chance < 0.1:
+                told = {"state": "pruned", "reason": "weak"}
+            elif chance < 0.15:
+                told = {"state": "failed", "reason": "the loss is nan"}
+        records.append(
+            TrialRecord(
+                number=number, name=None, origin="suggested", values=values, params={}, **told
+            )
+        )
+    return records
+
+
+def begun(
+    storage: str, sampler: str, records: list[TrialRecord], arguments: argparse.Namespace
+) -> Search:
+    """A sweep with this history, as one that is continued, its running trials handed out again."""
+    settings: dict[str, Any] = {
+        "storage": storage,
+        "name": sampler,
+        "search.sampler": sampler,
+        "search.trials": len(records) + arguments.asks,
+        "search.objectives": ["score", "gpu_hours"][: arguments.objectives],
+    }
+    sweep = Sweep(ROOT / "sweeps" / "ppma.yaml", settings)
+    data, downstream = made_up(sweep), sweep.settings.trial.downstream
+    store = StageStore(sweep.storage / "stages")
+    draw = random.Random(1)
+    for record in records:
+        height = dict.fromkeys(downstream, draw.random())
+        record.rungs[:] = [RungPoint(rung=0.5, accuracies=height, device_seconds=1.0)]
+        if record.state == "complete":
+            record.scores.update(dict.fromkeys(downstream, record.score or 0.0))
+        write_record(sweep.folder, record)
+        stages = trial_stages(sweep.trial_with(record.values, "the history"), data)
+        for stage in stages.searched() if record.state == "complete" else ():
+            if store.record(stage.identity) is None:
+                clips = float(stage_clips(stage, data))
+                cost = {"device_seconds": clips / CLIPS_PER_SECOND, "clips": clips}
+                store.publish(stage, write={}, metrics={}, cost=cost)
+    assert sweep.space_file is not None
+    search = Search(sweep, load_space(sweep.space_file), [], data)
+    for record in records:
+        if record.state == "running":
+            assert search.ask() is not None
+    return search
+
+
+def made_up(sweep: Sweep) -> dict[str, Dataset]:
     clips = tuple(
         Clip(path=f"{i}.mp4", label=i % 2, group=f"{i}", split=split)
         for i, split in enumerate(["train", "selection", "report"] * 4)
     )
-    data = {
+    return {
         name: Dataset(
             name=name,
             root=Path("nowhere"),
@@ -96,32 +149,6 @@ def priced() -> Costs:
         )
         for name in ["nh_kinetics", "synapt", *sweep.settings.trial.downstream]
     }
-    return Spending(sweep, data, lambda record: sweep.settings.trial).left
-
-
-def with_history(space: Space, sampler: str, trials: int, seed: int, objectives: int) -> Study:
-    draw = random.Random(seed)
-    study = Study(
-        space,
-        sampler=sampler,
-        seed=seed,
-        startup_trials=5,
-        costs=priced(),
-        directions=["maximize"] * objectives,
-    )
-    for values in random_points(space, trials, np.random.default_rng(seed)):
-        number = study.add(values).number
-        study.report(number, 1, draw.random())
-        if number >= trials - min(RUNNING, trials // 3):
-            continue
-        chance = draw.random()
-        if chance < 0.1:
-            study.tell(number, "pruned", None)
-        elif chance < 0.15:
-            study.tell(number, "failed", None)
-        else:
-            study.tell(number, "complete", [draw.random() for _ in range(objectives)])
-    return study
 
 
 if __name__ == "__main__":
