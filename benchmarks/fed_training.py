@@ -53,11 +53,12 @@ from trainables.data.loader import training_batches  # noqa: E402
 from trainables.data.mixture import Mixture  # noqa: E402
 from trainables.training_settings import VideoReader  # noqa: E402
 
-KINDS = ("mae", "align")
+KINDS = ("align", "mae")
 BATCH = {"vit_tiny": {"mae": 16, "align": 8}, "vit_base": {"mae": 128, "align": 64}}
 RATES = ("clips_per_second", "loader_alone", "steps_alone")
 WINDOWS = 5  # a round each, one after the other
 WARM = 3  # batches before the first
+RENDERED = "rendered.txt"  # beside files that this made, saying what they are
 
 
 def render(seed: int, folder: Path, seconds: int) -> None:
@@ -83,8 +84,12 @@ def render(seed: int, folder: Path, seconds: int) -> None:
 
 
 def rendered(folder: Path, files: int, seconds: int, processes: int) -> Dataset:
+    unfinished = folder.with_suffix(".unfinished")
+    unfinished.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-        list(pool.map(partial(render, folder=folder, seconds=seconds), range(files)))
+        list(pool.map(partial(render, folder=unfinished, seconds=seconds), range(files)))
+    (unfinished / RENDERED).write_text(what_is_rendered())
+    unfinished.rename(folder)
     return dataset_of(folder)
 
 
@@ -190,10 +195,15 @@ def reader_of() -> VideoReader | None:
     return "decord" if find_spec("decord") else None
 
 
-def files_of(arguments: argparse.Namespace) -> str:
-    if arguments.videos is not None:
-        return "given"
+def what_is_rendered() -> str:
     return "prepared" if find_spec("av") else "OpenCV's MPEG-4, for want of PyAV"
+
+
+def files_of(videos: Path | None) -> str:
+    if videos is None or not videos.exists():
+        return what_is_rendered()
+    told = videos / RENDERED
+    return told.read_text() if told.exists() else "given"
 
 
 def main() -> int:
@@ -208,7 +218,7 @@ def main() -> int:
         "compile": arguments.compile,
         "workers": arguments.workers,
         "reader": arguments.reader,
-        "files": files_of(arguments),
+        "files": files_of(arguments.videos),
     }
     if arguments.reader is None:
         result["skipped"] = "neither decord nor PyAV is here to read videos with"
@@ -218,11 +228,10 @@ def main() -> int:
         trial = recipe(arguments.model, arguments.precision)
         with tempfile.TemporaryDirectory() as folder:
             scratch = Path(folder)
-            if arguments.videos is not None:
-                data = dataset_of(arguments.videos)
+            videos = arguments.videos or scratch / "videos"
+            if videos.exists():
+                data = dataset_of(videos)
             else:
-                videos = scratch / "videos"
-                videos.mkdir()
                 processes = max(1, arguments.workers)
                 data = rendered(videos, arguments.files, arguments.file_seconds, processes)
             for number, kind in enumerate(KINDS, start=1):
@@ -244,7 +253,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--compile", action="store_true", help="the model by torch.compile")
     parser.add_argument("--workers", type=int, default=0, help="of the loader (default: none)")
-    parser.add_argument("--videos", type=Path, help="a folder of prepared mp4 files: none rendered")
+    parser.add_argument("--videos", type=Path, help="prepared mp4 files; rendered where not there")
     parser.add_argument("--files", type=int, default=4)
     parser.add_argument("--file-seconds", type=int, default=4, help="length of each")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each of five windows")

@@ -5,7 +5,7 @@
 #   benchmarks/gpu.sh --cpu-rehearsal  the same at tiny sizes on the CPU; so without a GPU, too
 #
 # Checks our steps against float32 and plain PyTorch, measures them, then with the loader in front,
-# then features and probes, then steps and loader under torch.compile; a table comes last, with what
+# that under torch.compile, then features and probes; a table comes last, with what
 # each part had measured when its time was up. Needs PyTorch, timm, and PyAV (which PPMA reads by)
 # or decord; no Ray, no MLflow. The few small packages that it lacks beside these are put into a
 # folder of their own: from WHEELS=FOLDER, else by pip from its index.
@@ -40,7 +40,7 @@ if ((${#lacking[@]})); then
   [[ -z "${WHEELS:-}" ]] || from=(--no-index --find-links "$WHEELS")
   echo "installing into $LOGS/packages: ${lacking[*]}"
   # Without what they need: torch's numpy is to stay torch's.
-  "$PYTHON" -m pip install -q --no-deps "${from[@]}" --target "$LOGS/packages" "${lacking[@]}" || {
+  "$PYTHON" -m pip install -q --no-deps -c constraints.txt "${from[@]}" --target "$LOGS/packages" "${lacking[@]}" || {
     echo "they cannot be had here: bring their wheels, and say where by WHEELS=FOLDER" >&2
     exit 2
   }
@@ -54,18 +54,26 @@ if ((cuda)); then
   nvidia-smi --query-gpu=name,driver_version,power.limit --format=csv,noheader || true
   on=(--model vit_base --device cuda --precision bf16)
   steps=(--repeats 5 --seconds 1.5)
-  compiled=(--repeats 5 --seconds 1 --no-peak --kinds mae align)
-  fed=(--workers "$(($(nproc) > 2 ? $(nproc) - 1 : 1))" --files 48 --file-seconds 10 --seconds 2)
+  # A process of the loader for each core but one of 16, and as shared memory has room for: each
+  # keeps two batches of 308 MB there.
+  cores=$(($(nproc) < 16 ? $(nproc) : 16))
+  room=$(($(df --output=avail --block-size=1M /dev/shm | tail -1) / 700))
+  workers=$((cores - 1 < room ? cores - 1 : room))
+  ((room >= cores - 1)) || echo "/dev/shm has room for $room of $((cores - 1)) loader processes"
+  fed=(--workers "$workers" --files 48 --file-seconds 10 --seconds 1)
   probe=(--clips 1024 --classes 101 --repeats 5)
 else
   echo "A rehearsal on the CPU at tiny sizes: its rates say nothing of a GPU."
   on=(--model vit_tiny --device cpu --precision fp32)
   steps=(--repeats 2 --seconds 0.2)
-  compiled=(--repeats 2 --seconds 0.2 --no-peak --kinds mae)
   fed=(--files 2 --file-seconds 3 --seconds 0.2)
   probe=(--clips 64 --classes 4 --repeats 2)
 fi
-[[ -z "${VIDEOS:-}" ]] || fed+=(--videos "$VIDEOS")
+if [[ -n "${VIDEOS:-}" && ! -d "$VIDEOS" ]]; then
+  echo "VIDEOS=$VIDEOS is no folder" >&2
+  exit 2
+fi
+fed+=(--videos "${VIDEOS:-$LOGS/videos}")
 
 # part NAME SECONDS COMMAND...: what takes longer is cut short; what it printed by then counts.
 part() {
@@ -85,11 +93,10 @@ part() {
   return "$status"
 }
 
-part steps 200 benchmarks/training_step.py "${on[@]}" "${steps[@]}" || {
+part steps 190 benchmarks/training_step.py "${on[@]}" "${steps[@]}" || {
   (($? == 124)) || exit 1 # whoever is not right need not be fast
 }
 part fed 110 benchmarks/fed_training.py "${on[@]}" "${fed[@]}" || true
+part fed_compiled 170 benchmarks/fed_training.py "${on[@]}" "${fed[@]}" --compile || true
 part probe 50 benchmarks/probe.py "${on[@]}" "${probe[@]}" || true
-part compiled 150 benchmarks/training_step.py "${on[@]}" "${compiled[@]}" --compile || true
-part fed_compiled 130 benchmarks/fed_training.py "${on[@]}" "${fed[@]}" --compile || true
 "$PYTHON" benchmarks/gpu_table.py "$LOGS" "$SECONDS"

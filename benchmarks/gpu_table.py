@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-PARTS = ("steps", "fed", "probe", "compiled", "fed_compiled")
+PARTS = ("steps", "fed", "fed_compiled", "probe")
 KINDS = ("mae", "align", "finetune")
 AIMS = {"mae": 0.4, "align": 0.5}  # of the matrix rate of an H200 in bf16, loader included
 
@@ -36,18 +36,16 @@ def result_of(log: Path) -> dict[str, Any] | None:
 
 def rows(results: dict[str, dict[str, Any]]) -> list[Row]:
     found = []
-    for part, label in (("steps", ""), ("compiled", ", compiled")):
-        for kind in KINDS:
-            for whose in ("ours", "plain"):
-                row = results.get(part, {}).get(kind, {}).get(whose)
-                if row is None or (whose == "plain" and part == "compiled"):
-                    continue
-                found.append(row_of(f"{kind} {whose}{label}", row))
+    for kind in KINDS:
+        for whose in ("ours", "plain"):
+            if row := results.get("steps", {}).get(kind, {}).get(whose):
+                found.append(row_of(f"{kind} {whose}", row))
     for part, label in (("fed", ""), ("fed_compiled", ", compiled")):
         for kind in AIMS:
             if row := results.get(part, {}).get(kind):
                 found.append(row_of(f"{kind} ours, loader included{label}", row))
                 found.append(Row(f"{kind} loader alone", row["loader_alone"]["median"]))
+                found.append(Row(f"{kind} step alone{label}", row["steps_alone"]["median"]))
     if probe := results.get("probe"):
         found.append(Row("features", probe["clips_per_second"]["median"]))
     return found

@@ -140,10 +140,16 @@ def main() -> int:
     }
     for part in parts.values():
         part()
-    rounds = [
-        {name: seconds(part, device) for name, part in parts.items()}
-        for _ in range(arguments.repeats)
-    ]
+    rounds = []
+    for _ in range(arguments.repeats):
+        rounds.append({name: seconds(part, device) for name, part in parts.items()})
+        tell(arguments, rounds)  # whoever is cut short has this much
+    return 0
+
+
+def tell(arguments: argparse.Namespace, rounds: list[dict[str, float]]) -> None:
+    """What the rounds until now come to, and last as JSON."""
+    device = torch.device(arguments.device)
     ours = [row["features"] + row["fit"] for row in rounds]
     loops = [row["features"] + row["fit_one_after_the_other"] for row in rounds]
     epochs = [arguments.epochs * row["an_epoch_with_its_pass"] for row in rounds]
@@ -154,10 +160,10 @@ def main() -> int:
         "threads": torch.get_num_threads(),
         "precision": arguments.precision,
         "clips": arguments.clips,
-        "classes": classes,
+        "classes": arguments.classes,
         "epochs": arguments.epochs,
-        "repeats": arguments.repeats,
-        "seconds": {name: spread([row[name] for row in rounds]) for name in parts},
+        "repeats": len(rounds),
+        "seconds": {name: spread([row[name] for row in rounds]) for name in rounds[0]},
         "fit_faster_than_one_after_the_other": spread(
             [row["fit_one_after_the_other"] / row["fit"] for row in rounds]
         ),
@@ -165,15 +171,14 @@ def main() -> int:
         "faster_than_a_pass_each_epoch": _ratio(epochs, ours),
         "clips_per_second": spread([arguments.clips / row["features"] for row in rounds]),
     }
-    middle = {name: statistics.median(row[name] for row in rounds) for name in parts}
-    print(f"{arguments.clips} clips, {classes} classes, {len(GRID)} penalties; seconds:")
+    middle = {name: statistics.median(row[name] for row in rounds) for name in rounds[0]}
+    print(f"{arguments.clips} clips, {arguments.classes} classes, {len(GRID)} penalties; seconds:")
     for name, value in middle.items():
         print(f"  {name.replace('_', ' '):26} {value:9.3f}")
     for name in ("one_after_the_other", "a_pass_each_epoch"):
         print(f"ours over {name.replace('_', ' ')}: ", end="")
         print(f"{result[f'faster_than_{name}']['median']:.1f} times faster")
-    print(json.dumps(result))
-    return 0
+    print(json.dumps(result), flush=True)
 
 
 def _ratio(others: list[float], ours: list[float]) -> dict[str, float]:

@@ -17,6 +17,7 @@ The last line is JSON; one with what there is so far comes after each kind of st
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import math
 import re
@@ -480,9 +481,13 @@ def main() -> int:
         trial = recipe(arguments.model, arguments.precision)
         for number, kind in enumerate(arguments.kinds, start=1):
             result[kind] = measured(kind, trial, arguments, Path(scratch))
+            gc.collect()
+            torch.cuda.empty_cache()  # for the processes that measure the peak
             for whose in ("ours", "plain") if arguments.peak else ():
                 peak = peak_bytes(kind, whose, arguments)
-                if peak is not None and whose in result[kind]:
+                if peak is None:
+                    print(f"{kind}: {whose} has not enough memory to tell its peak")
+                elif whose in result[kind]:
                     result[kind][whose]["peak_mb"] = round(peak["peak"] / 2**20)
                     result[kind][whose]["imports_mb"] = round(peak["imports"] / 2**20)
             if unfinished := arguments.kinds[number:]:  # whoever is cut short has this much

@@ -41,8 +41,10 @@ def accelerate(objective: nn.Module, execution: Execution, device: torch.device)
         # Else the rate of drop path is no part of the key under which a compiled block is kept on
         # disk, and the next process takes one block's for another's (pytorch#197889).
         torch._dynamo.config.specialize_float = True
+        # Else DistributedDataParallel would cut each block into its buckets of gradients.
+        torch._dynamo.config.optimize_ddp = False
         for region in _regions(objective):
-            region.compile()
+            region.compile(dynamic=False)  # encoder and decoder differ in tokens, batches do not
 
 
 def eagerly(execution: Execution) -> AbstractContextManager[object]:

@@ -10,7 +10,8 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """`tensor` on `device`; a copy to a GPU goes on while the host does."""
     if device.type != "cuda" or tensor.is_cuda:
         return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)  # pinned already: no copy
+    # A view with gaps is copied by way of memory that is not pinned, one with overlaps not at all.
+    return tensor.contiguous().pin_memory().to(device, non_blocking=True)  # pinned already: as is
 
 
 class Arrivals:

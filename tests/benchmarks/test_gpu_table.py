@@ -31,14 +31,14 @@ def shown(logs: Path) -> subprocess.CompletedProcess[str]:
 def test_the_table_shows_what_came_to_its_end_and_says_what_did_not(tmp_path: Path) -> None:
     (tmp_path / "steps.log").write_text(f"noise\n{json.dumps(STEPS)}\n")
     (tmp_path / "fed.log").write_text("mae: cut short\n")
-    skipped = {"benchmark": "training_step", "skipped": "for a reason"}
-    (tmp_path / "compiled.log").write_text(json.dumps(skipped))
+    skipped = {"benchmark": "fed_training", "skipped": "for a reason"}
+    (tmp_path / "fed_compiled.log").write_text(json.dumps(skipped))
     done = shown(tmp_path)
     assert done.returncode == 0, done.stderr
     (row,) = [line for line in done.stdout.splitlines() if line.startswith("mae ours")]
     assert row.split()[2:] == ["10.0", "10", "50.0%", "100"]
     assert "fed: not measured" in done.stdout
-    assert "compiled: for a reason" in done.stdout
+    assert "fed_compiled: for a reason" in done.stdout
     last = json.loads(done.stdout.splitlines()[-1])
     assert last["benchmark"] == "gpu"
     assert last["steps"] == STEPS
@@ -47,7 +47,7 @@ def test_the_table_shows_what_came_to_its_end_and_says_what_did_not(tmp_path: Pa
 def test_a_part_that_was_cut_short_counts_with_what_it_had_and_aims_are_judged(
     tmp_path: Path,
 ) -> None:
-    fed = {**SIDE, "loader_alone": SPREAD, "matrix_teraflops": 20.0}
+    fed = {**SIDE, "loader_alone": SPREAD, "steps_alone": SPREAD, "matrix_teraflops": 20.0}
     part = {**STEPS, "benchmark": "fed_training", "mae": fed, "unfinished": ["align"]}
     (tmp_path / "fed.log").write_text(f"{json.dumps(part)}\nalign: cut\n")
     done = shown(tmp_path)
@@ -56,6 +56,7 @@ def test_a_part_that_was_cut_short_counts_with_what_it_had_and_aims_are_judged(
     assert "mae, loader included: 50.0% of the matrix rate" in done.stdout
     assert "40% in bf16 on an H200, is met" in done.stdout
     assert "align, loader included: not measured" in done.stdout
+    assert ["mae", "step", "alone", "10.0"] in [line.split() for line in done.stdout.splitlines()]
     assert "a large matrix product: 20 to 20 TFLOP/s" in done.stdout
 
 

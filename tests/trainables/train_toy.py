@@ -1,8 +1,9 @@
-"""Everything of a trial that trains, to be run under torchrun: train_toy.py VIDEOS STORE."""
+"""All of a trial that trains, to be run under torchrun: train_toy.py VIDEOS STORE COMPILE."""
 
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 
 from tests.toy import MIXUP, TRIAL, toy_trial
@@ -23,9 +24,10 @@ def toy_chain(datasets: dict[str, Dataset]) -> Stage:
 
 
 def main() -> None:
-    videos, root = map(Path, sys.argv[1:])
-    datasets = toy_videos(videos)
-    run_chain(toy_chain(datasets), StageStore(root), datasets, workers=2)
+    videos, root, compiled = sys.argv[1:]
+    datasets, store = toy_videos(Path(videos)), StageStore(Path(root))
+    warnings.filterwarnings("error", message="torch.compile does not work")
+    run_chain(toy_chain(datasets), store, datasets, workers=2, compile=compiled == "True")
 
 
 if __name__ == "__main__":

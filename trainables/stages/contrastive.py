@@ -16,6 +16,7 @@ from trainables.data.batch import Batch
 from trainables.data.batch_order import shard
 from trainables.data.catalog import Dataset
 from trainables.data.latents import training_latents
+from trainables.device import to_device
 from trainables.models.contrastive import Projection, contrastive_loss, inverter_loss
 from trainables.models.heads import Classifier, LabelSpace, label_space
 from trainables.models.trunk import Trunk
@@ -80,7 +81,7 @@ class Inversion(nn.Module):
         feature = self.model.trunk(batch.video)
         logits = self.model.logits(feature, batch.source)
         target = self.model.target(batch.source, batch.label)
-        clip = batch.clip.to(batch.source.device)
+        clip = to_device(batch.clip, batch.source.device)
         latent = self.latent_of[batch.source, clip]
         error, entropy = inverter_loss(self.latent_head(feature), latent, logits, target)
         return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping
 
 import torch
@@ -144,4 +145,6 @@ def _device(execution: Execution) -> torch.device:
         local = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
         torch.cuda.set_device(local)  # NCCL sends objects through the current device
         return torch.device("cuda", local)
+    if execution.gpus_per_worker > 0:
+        warnings.warn("a GPU was given, and torch sees none: this runs on the CPU", stacklevel=2)
     return torch.device("cpu")
