@@ -76,6 +76,7 @@ def small(catalog: Path, storage: Path, **more: Any) -> list[str]:
         "trial.test": {"clips": 2, "crops": 1},
         "trial.downstream": DOWNSTREAM,
         "search.concurrent": 2,
+        "bias": None,
         **{f"execution.{name}": cpu for name in ("mae", "align", "finetune", "tasks")},
         **more,
     }
