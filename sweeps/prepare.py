@@ -62,6 +62,10 @@ class Prepared:
     def bias_stages(self) -> list[Stage]:
         return [each.stage for each in self.bias if each.stage is not None]
 
+    def of_no_trial(self) -> list[Stage]:
+        """What is made beside the trials; see `make_plan`."""
+        return [*self.bias_stages(), *self.search.proposals.stages()]
+
     def forecast(self) -> Forecast:
         """What the sweep comes to, with the trials that are not known yet."""
         return forecast(
@@ -71,7 +75,7 @@ class Prepared:
             self.plan,
             self.data,
             self.costs,
-            self.bias_stages(),
+            self.of_no_trial(),
         )
 
 
@@ -114,7 +118,7 @@ def prepare(sweep: Sweep, console: Console, *, dry_run: bool) -> Prepared:
     known = search.known()
     costs = StageCosts(data, store, settings.execution)
     bias = bias_measures(settings.bias, data)
-    stages = [each.stage for each in bias if each.stage is not None]
+    stages = [each.stage for each in bias if each.stage is not None] + search.proposals.stages()
     to_come = search.to_come()[len(known) - len(search.records) :]
     if to_come and not search.spending.used_up:
         names = ", ".join(given.name for given in to_come)

@@ -67,7 +67,8 @@ def make_plan(
 
     `reported`: numbers of those that are scored in every way that they ask for, None: all. Of the
     others only what their score is made of runs.
-    `of_no_trial`: stages without inputs that the sweep asks for beside its trials (scene bias).
+    `of_no_trial`: stages that the sweep asks for beside its trials (scene bias, merges), inputs
+    first. What is made from weights that no known trial trains is left out, as it never runs.
     """
     stages: dict[str, PlannedStage] = {}
     alone: dict[int, int] = {}
@@ -91,6 +92,9 @@ def make_plan(
             prices.append(costs.alone(stage))
             money.append(costs.money(stage, prices[-1]))
     for stage in of_no_trial:
+        unknown = any(each.identity not in stages for each in stage.inputs.values())
+        if unknown or stage.identity in stages:
+            continue
         stages[stage.identity] = _planned(stage, data, costs)
         ends.append(stage)
         once += costs.clips_alone(stage)

@@ -31,13 +31,15 @@ class Spending:
         sweep: Sweep,
         data: Mapping[str, Dataset],
         config: Callable[[TrialRecord], TrialConfig],
+        beside: Sequence[Stage] = (),
     ) -> None:
+        """`beside`: stages that the sweep makes and no trial asks for (those of its merges)."""
         settings = sweep.settings
         budget = settings.search.budget
         self.budget_seconds = None if budget is None else budget.gpu_hours * 3600
         self._asked = budget is not None or settings.search.sampler == "cost_aware"
         self.spent_seconds = 0.0
-        self._sweep, self._data, self._config = sweep, data, config
+        self._sweep, self._data, self._config, self._beside = sweep, data, config, beside
         self._store = StageStore(sweep.storage / "stages")
         self.costs = StageCosts(data, self._store, settings.execution)
         storage_gb = settings.execution.storage.budget_gb
@@ -46,7 +48,7 @@ class Spending:
         self._took: dict[str, tuple[float, float]] = {}  # finished: device-seconds, finished at
         self._each = 0.0  # device-seconds that a trial adds; 0: not known
         self._coming: dict[str, Stage] = {}  # of unfinished trials, by identity
-        self._to_pay: dict[str, float] = {}  # what they still take
+        self._to_pay: dict[str, float] = {}  # what they, and those beside the trials, still take
         self._tried: list[dict[str, Stage]] = []  # the stages of each trial that did not fail
 
     def refresh(self, records: Sequence[TrialRecord]) -> None:
@@ -62,6 +64,9 @@ class Spending:
                 left = self.costs.left(self._config(record), self._coming)
                 self._to_pay |= left
                 self._coming |= {identity: self._stages_of(record)[identity] for identity in left}
+        for stage in self._beside:
+            if not self.costs.finished(stage) and (price := self.costs.price(stage)):
+                self._to_pay[stage.identity] = price.seconds
         self._tried = [self._stages_of(each) for each in records if each.state != "failed"]
         if self.budget_seconds is None:
             return
@@ -74,6 +79,7 @@ class Spending:
             prices = [price.seconds for s in new.values() if (price := self.costs.price(s))]
             own += [sum(prices)] if any(prices) and record.state != "failed" else []
             stages |= new
+        stages |= {stage.identity: stage for stage in self._beside}
         self._each = median(own) if own else 0.0
         self.spent_seconds = sum(self._spent(stage, since) for stage in stages.values())
 

@@ -17,6 +17,7 @@ from sweeps.searching.merges import Merges
 from sweeps.searching.mixtures import Mixtures
 from sweeps.sweep import Sweep
 from trainables.data.catalog import Dataset
+from trainables.stage import Stage
 from trainables.stage_store import StageStore
 
 
@@ -76,12 +77,17 @@ class Proposals:
         look = self.mixtures.look(values)
         return None if look in map(self.mixtures.look_at, records) else values
 
+    def stages(self) -> list[Stage]:
+        """What they make beside the trials: passes over the merges, and the probes of these."""
+        probes = self.merges.stages() if self.merges else []
+        passes = {each.identity: each for probe in probes for each in probe.inputs.values()}
+        return [*passes.values(), *probes]
+
     def lines(self, data: Mapping[str, Dataset]) -> list[str]:
         """What they add to the plan, in sentences."""
         lines = []
         if self.merges:
-            passes = {s.identity: s for each in self.merges.stages() for s in each.inputs.values()}
-            clips = sum(stage_clips(stage, data) for stage in passes.values())
+            clips = sum(stage_clips(stage, data) for stage in self.stages())
             lines.append(
                 f"{len(self.merges.mixes)} merges of the {len(self.merges.experts)} source-only "
                 f"baselines are scored before the search: {clips:,} clips, nothing is trained."

@@ -64,7 +64,7 @@ class Search:
         if not space.parameters:
             self.trials = min(self.trials, all_given)
         self._no_more = False  # all trials there are to be have begun
-        self.spending = Spending(sweep, data, self._view.config)
+        self.spending = Spending(sweep, data, self._view.config, self.proposals.stages())
         self.spending.refresh(self.records)
         # Written down before they start; a sweep that is continued hands these out first.
         self._pending = [record.number for record in self.records if not record.finished]

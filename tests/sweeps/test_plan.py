@@ -67,6 +67,19 @@ def test_of_a_trial_that_is_not_reported_only_its_score_is_planned(tmp_path: Pat
     assert len([p for p in everything.missing if p.stage.kind == "finetune"]) == 2
 
 
+def test_what_is_made_from_weights_that_no_known_trial_trains_is_not_planned(
+    tmp_path: Path,
+) -> None:
+    plans = []
+    for seed in (0, 1):
+        stages = trial_stages(toy_trial(seed=seed, probe__neighbours=1), toy_data()).scored["low"]
+        beside = [*stages.inputs.values(), stages]
+        known = {0: ("known", toy_trial())}
+        plans.append(make_plan(known, 0, toy_data(), costs_at(tmp_path), None, beside))
+    ours, anothers = ({p.stage.kind for p in plan.stages if not p.trials} for plan in plans)
+    assert ours == {"probe"} and anothers == set()
+
+
 def test_what_no_score_needs_is_scheduled_after_the_trials(tmp_path: Path) -> None:
     trials = {n: (str(n), toy_trial(seed=n, finetune=FINETUNE)) for n in range(2)}
     rates = dict.fromkeys(("mae", "align", "finetune", "tasks"), 1.0)

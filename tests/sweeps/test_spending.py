@@ -169,6 +169,29 @@ def test_an_alignment_that_was_stopped_counts_with_what_it_took_so_far(tmp_path:
     assert search.budget()["spent"] == 13.0
 
 
+def test_merges_are_held_against_the_budget_and_stand_in_the_plan(tmp_path: Path) -> None:
+    # Random weights 12 s, stage 1 and four alignments 8 + 4 x 28 s; 11 merges of 12 clips 132 s.
+    settings = {"search__baselines": True, "search__merge_proxy": {"points": 11}}
+    search, store = make_search(tmp_path, 284.0, **settings), store_of(tmp_path)
+    search.given_only = True
+    while run_one(search, store) is not None:
+        pass
+    assert search.budget()["spent"] == 132
+    assert not search.spending.affords({"align.epochs": 3})  # 36 of the 20 s that merges leave
+    merges = search.proposals.merges
+    assert merges is not None
+    for stage in search.proposals.stages():
+        clips = float(stage_clips(stage, toy_data()))
+        cost = {"device_seconds": clips, "clips": clips}
+        store.publish(stage, write={}, metrics={"accuracy": 0.5}, cost=cost)
+    assert search.budget() == {"device_seconds": 284.0, "spent": 264.0, "left": 20.0}
+    elsewhere = {"storage": str(tmp_path / "other"), "execution__clips_per_second": RATES}
+    plan = prepared(tmp_path, "", **settings, **elsewhere)[0].plan
+    of_no_trial = [planned for planned in plan.stages if not planned.trials]
+    assert sum(planned.clips for planned in of_no_trial) == 132
+    assert all(planned.needed for planned in of_no_trial) and len(of_no_trial) == 2 + 11
+
+
 def test_what_lay_in_the_store_before_the_sweep_is_not_its_spending(tmp_path: Path) -> None:
     other = make_search(tmp_path, None, name="other")
     run_one(other, store_of(tmp_path))
