@@ -7,7 +7,7 @@ It is `Search.ask` of sweeps/ppma.yaml that is timed, all of it: what is finishe
 sampler draws, `cost_aware` with the cost of trials beside the stages that are there, and the trial
 is written. The history is random points with made-up scores, one in ten pruned, one in twenty
 failed, four running; of those that are complete every stage is in the store. Datasets are made up.
-Medians over asks in a row, wall and processor seconds. The last line is JSON.
+Asks in a row, wall and processor seconds: median, least and most. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import statistics
 import sys
 import tempfile
 import time
@@ -27,6 +26,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.spread import spread  # noqa: E402
 from cluster.study import RungPoint  # noqa: E402
 from search_spaces.candidates import random_points  # noqa: E402
 from search_spaces.space import load_space  # noqa: E402
@@ -53,16 +53,16 @@ def main() -> int:
     parser.add_argument("--objectives", type=int, default=1, choices=(1, 2))
     parser.add_argument("--trials", nargs="+", type=int, default=list(TRIALS))
     arguments = parser.parse_args()
-    found: dict[str, dict[str, dict[str, float]]] = {each: {} for each in arguments.samplers}
+    found: dict[str, dict[str, dict[str, dict[str, float]]]] = {
+        each: {} for each in arguments.samplers
+    }
     for trials in arguments.trials:
         with tempfile.TemporaryDirectory() as storage:
             records = history(trials)
             for sampler in arguments.samplers:
                 search = begun(storage, sampler, records, arguments)
                 times = [timed_ask(search) for _ in range(arguments.asks)]
-                wall, processor = (
-                    round(statistics.median(each), 3) for each in zip(*times, strict=True)
-                )
+                wall, processor = (spread([*each]) for each in zip(*times, strict=True))
                 found[sampler][str(trials)] = {"wall": wall, "processor": processor}
                 print(f"{sampler} at {trials}: {found[sampler][str(trials)]}", flush=True)
     print(json.dumps({"benchmark": "ask_time", **vars(arguments), "seconds": found}))
