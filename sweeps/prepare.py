@@ -57,14 +57,11 @@ class Prepared:
     warm_start: WarmStart
     use: StorageUse
     bias: list[Measured]  # of each dataset, in both views
+    of_no_trial: list[Stage]  # what is made beside the trials; see `make_plan`
     notes: list[str]  # on the trials: why each baseline that does not run does not, ...
 
     def bias_stages(self) -> list[Stage]:
-        return [each.stage for each in self.bias if each.stage is not None]
-
-    def of_no_trial(self) -> list[Stage]:
-        """What is made beside the trials; see `make_plan`."""
-        return [*self.bias_stages(), *self.search.proposals.stages()]
+        return _stages(self.bias)
 
     def forecast(self) -> Forecast:
         """What the sweep comes to, with the trials that are not known yet."""
@@ -75,7 +72,7 @@ class Prepared:
             self.plan,
             self.data,
             self.costs,
-            self.of_no_trial(),
+            self.of_no_trial,
         )
 
 
@@ -118,14 +115,14 @@ def prepare(sweep: Sweep, console: Console, *, dry_run: bool) -> Prepared:
     known = search.known()
     costs = StageCosts(data, store, settings.execution)
     bias = bias_measures(settings.bias, data)
-    stages = [each.stage for each in bias if each.stage is not None] + search.proposals.stages()
+    of_no_trial = [*_stages(bias), *search.proposals.stages()]
     to_come = search.to_come()[len(known) - len(search.records) :]
     if to_come and not search.spending.used_up:
         names = ", ".join(given.name for given in to_come)
         notes.append(f"Left out, for search.trials is {search.trials}; raise it: {names}.")
     soups = sum(record.origin == "soup" for record in search.records)
     to_suggest = max(0, search.trials - (len(known) - soups))
-    plan = make_plan(known, to_suggest, data, costs, reported(search), stages)
+    plan = make_plan(known, to_suggest, data, costs, reported(search), of_no_trial)
     plan.budget = search.spending.in_words()
     return Prepared(
         sweep=sweep,
@@ -139,6 +136,7 @@ def prepare(sweep: Sweep, console: Console, *, dry_run: bool) -> Prepared:
         warm_start=begun,
         use=storage_use(store, settings.execution.storage.budget_gb),
         bias=bias,
+        of_no_trial=of_no_trial,
         notes=[
             *notes,
             *_not_measured(bias),
@@ -175,6 +173,10 @@ def _resolved(sweep: Sweep, stored: Mapping[str, Any] | None) -> dict[str, Any]:
         **sweep.settings.model_dump(mode="json"),
         "space": sweep.space_file and load_yaml(sweep.space_file),
     }
+
+
+def _stages(bias: list[Measured]) -> list[Stage]:
+    return [each.stage for each in bias if each.stage is not None]
 
 
 def _not_measured(bias: list[Measured]) -> list[str]:

@@ -22,14 +22,12 @@ def plot_scores(summary: Mapping[str, Any], folder: Path) -> list[Path]:
     viewed = [trial for trial in complete if _epochs_of_views(trial)]
     averaged = [t for t in aligned if t["config"]["average"]["method"] == "interpolate"]
     sources = sorted({source for trial in mixed for source in trial["shares"]})
+    # Of two one share tells the mix, and the other mirrors it.
+    shown, setting = (sources, None) if len(sources) > 2 else (sources[-1:], "shares")
     plots = [
-        _plot(summary, mixed, _share_of(source), None, f"share of {source}", folder)
-        for source in sources
-        if len(sources) > 2
+        _plot(summary, mixed, _share_of(source), setting, f"share of {source}", folder)
+        for source in shown
     ]
-    if 0 < len(sources) < 3:  # two mirror each other
-        label = f"share of {sources[-1]}"
-        plots.append(_plot(summary, mixed, _share_of(sources[-1]), "shares", label, folder))
     if len(averaged) > 1:
         label = "averaging coefficient"
         plots.append(_plot(summary, averaged, _coefficient, "coefficient", label, folder))

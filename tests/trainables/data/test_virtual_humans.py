@@ -426,14 +426,21 @@ def test_a_size_that_is_odd_is_refused(
     assert "options.width" in told and "multiple of 2" in told
 
 
+def catalog_of_videos(folder: Path, count: int, humans: str) -> Path:
+    """Its one dataset, `set`, has `count` videos."""
+    for number in range(count):
+        write_video(folder / "videos" / f"{number}.mp4", seed=number)
+    (folder / "clips.txt").write_text("".join(f"{number}.mp4;0\n" for number in range(count)))
+    catalog = folder / "catalog.yaml"
+    entry = f"{{clips: clips.txt, root: videos, humans: {humans}}}"
+    catalog.write_text(f"datasets:\n  set: {entry}\n")
+    return catalog
+
+
 def test_footage_stands_behind_people_and_may_show_none_itself(
     mocap: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for number in range(4):
-        write_video(tmp_path / "videos" / f"{number}.mp4", seed=number)
-    (tmp_path / "clips.txt").write_text("".join(f"{number}.mp4;0\n" for number in range(4)))
-    catalog = tmp_path / "catalog.yaml"
-    catalog.write_text("datasets:\n  set: {clips: clips.txt, root: videos, humans: real}\n")
+    catalog = catalog_of_videos(tmp_path, 4, humans="real")
     footage = ("--footage", str(catalog), "set")
     assert "humans: real" in refused(capsys, mocap, tmp_path / "out", *SMALL, *footage)
     catalog.write_text(catalog.read_text().replace("real", "none"))
@@ -445,11 +452,7 @@ def test_footage_stands_behind_people_and_may_show_none_itself(
 def test_footage_that_cannot_be_read_is_told_and_replaced(
     mocap: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for number in range(8):
-        write_video(tmp_path / "videos" / f"{number}.mp4", seed=number)
-    (tmp_path / "clips.txt").write_text("".join(f"{number}.mp4;0\n" for number in range(8)))
-    catalog = tmp_path / "catalog.yaml"
-    catalog.write_text("datasets:\n  set: {clips: clips.txt, root: videos, humans: none}\n")
+    catalog = catalog_of_videos(tmp_path, 8, humans="none")
     footage = ("--footage", str(catalog), "set")
     assert render(mocap, tmp_path / "whole", *footage) == 0
     for number in range(2, 8):  # all that training clips have
