@@ -3,9 +3,10 @@
 Renders files like those of Kinetics (340 x 256, 10 s) as `prepare_dataset` leaves them, and trains
 on them by our loader and our step: stage 1 with 4 views of a clip, stage 2 with RandAugment, mixup
 and all else of PPMA's recipe (sweeps/ppma.yaml). The same loader by itself, and the same steps on
-one batch, say which of the two is waited for. They are read by PyAV as in ppma.yaml, by decord
-where it is not there. Then the files are OpenCV's MPEG-4, which `prepare_dataset` would not make,
-unless --videos has prepared ones; without decord, too, nothing is measured. The result says so.
+one batch, say which of the two is waited for. With --compile the first losses are held against
+uncompiled ones. Files are read by PyAV as in ppma.yaml, by decord where it is not there. Then they
+are OpenCV's MPEG-4, which `prepare_dataset` would not make, unless --videos has prepared ones;
+without decord, too, nothing is measured. The result says so.
 
     python benchmarks/fed_training.py                     vit_tiny on a CPU
     python benchmarks/fed_training.py --model vit_base --device cuda --precision bf16 --workers 15
@@ -37,6 +38,8 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.moving_scene import HEIGHT, RATE, WIDTH, scene  # noqa: E402
 from benchmarks.spread import spread  # noqa: E402
 from benchmarks.training_step import (  # noqa: E402
+    CHECKED_STEPS,
+    DRIFT,
     LR,
     MatrixProduct,
     Ours,
@@ -143,13 +146,25 @@ def batches_of(
     )
 
 
+def compiled_gap(kind: str, ours: Ours, plain: Ours) -> float:
+    """The largest relative difference of their first losses, `ours` being compiled."""
+    gap = max(abs(ours.loss() / plain.loss() - 1) for _ in range(CHECKED_STEPS))
+    print(f"{kind}: losses compiled differ from uncompiled by {gap:.1e}", flush=True)
+    if not gap < DRIFT:
+        raise SystemExit(f"{kind}: that is more than {DRIFT:g}; nothing is measured")
+    return float(f"{gap:.2g}")
+
+
 def measured(
     kind: str, trial: TrialConfig, data: Dataset, arguments: argparse.Namespace, scratch: Path
 ) -> dict[str, Any]:
     device, size = torch.device(arguments.device), BATCH[arguments.model][kind]
     batches = batches_of(kind, trial, data, arguments)
-    first = next(batches)
-    ours = Ours(kind, trial, first.to(device), device, scratch, arguments.compile)
+    first = next(batches).to(device)
+    ours = Ours(kind, trial, first, device, scratch, arguments.compile)
+    gap = None
+    if arguments.compile:
+        gap = compiled_gap(kind, ours, Ours(kind, trial, first, device, scratch, False))
 
     prefetched = 2 * arguments.workers  # batches: they were loaded in somebody else's time
 
@@ -180,6 +195,7 @@ def measured(
     flops = flops_a_clip(kind, trial)
     return {
         "batch": size,
+        "compiled_differs": gap,
         "clips_per_second": spread(fed),
         "loader_alone": spread(loaded),
         "steps_alone": spread(steps),

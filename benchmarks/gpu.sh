@@ -4,9 +4,9 @@
 #   benchmarks/gpu.sh                  ViT-B, 16 frames of 224 x 224, bf16
 #   benchmarks/gpu.sh --cpu-rehearsal  the same at tiny sizes on the CPU; so without a GPU, too
 #
-# Checks our steps against float32 and plain PyTorch, measures them, then with the loader in front,
-# that under torch.compile, then features and probes; a table comes last, with what
-# each part had measured when its time was up. Needs PyTorch, timm, and PyAV (which PPMA reads by)
+# Checks our steps against float32 and plain PyTorch and measures them, then under torch.compile
+# with the loader in front (as sweeps/ppma.yaml trains), then features and probes; a table comes
+# last, with what each part had measured when its time was up. Needs PyTorch, timm, and PyAV (which PPMA reads by)
 # or decord; no Ray, no MLflow. The few small packages that it lacks beside these are put into a
 # folder of their own: from WHEELS=FOLDER, else by pip from its index.
 # VIDEOS=FOLDER: clips that prepare_dataset made elsewhere; without PyAV none can be made here.
@@ -96,7 +96,6 @@ part() {
 part steps 190 benchmarks/training_step.py "${on[@]}" "${steps[@]}" || {
   (($? == 124)) || exit 1 # whoever is not right need not be fast
 }
-part fed 110 benchmarks/fed_training.py "${on[@]}" "${fed[@]}" || true
-part fed_compiled 170 benchmarks/fed_training.py "${on[@]}" "${fed[@]}" --compile || true
-part probe 50 benchmarks/probe.py "${on[@]}" "${probe[@]}" || true
+part fed 250 benchmarks/fed_training.py "${on[@]}" "${fed[@]}" --compile || true
+part probe 70 benchmarks/probe.py "${on[@]}" "${probe[@]}" || true
 "$PYTHON" benchmarks/gpu_table.py "$LOGS" "$SECONDS"

@@ -30,15 +30,15 @@ def shown(logs: Path) -> subprocess.CompletedProcess[str]:
 
 def test_the_table_shows_what_came_to_its_end_and_says_what_did_not(tmp_path: Path) -> None:
     (tmp_path / "steps.log").write_text(f"noise\n{json.dumps(STEPS)}\n")
-    (tmp_path / "fed.log").write_text("mae: cut short\n")
     skipped = {"benchmark": "fed_training", "skipped": "for a reason"}
-    (tmp_path / "fed_compiled.log").write_text(json.dumps(skipped))
+    (tmp_path / "probe.log").write_text("cut\n")
+    (tmp_path / "fed.log").write_text(json.dumps(skipped))
     done = shown(tmp_path)
     assert done.returncode == 0, done.stderr
     (row,) = [line for line in done.stdout.splitlines() if line.startswith("mae ours")]
     assert row.split()[2:] == ["10.0", "10", "50.0%", "100"]
-    assert "fed: not measured" in done.stdout
-    assert "fed_compiled: for a reason" in done.stdout
+    assert "probe: not measured" in done.stdout
+    assert "fed: for a reason" in done.stdout
     last = json.loads(done.stdout.splitlines()[-1])
     assert last["benchmark"] == "gpu"
     assert last["steps"] == STEPS
@@ -56,7 +56,9 @@ def test_a_part_that_was_cut_short_counts_with_what_it_had_and_aims_are_judged(
     assert "mae, loader included: 50.0% of the matrix rate" in done.stdout
     assert "40% in bf16 on an H200, is met" in done.stdout
     assert "align, loader included: not measured" in done.stdout
-    assert ["mae", "step", "alone", "10.0"] in [line.split() for line in done.stdout.splitlines()]
+    assert "mae ours compiled, no loader 10.0".split() in [
+        line.split() for line in done.stdout.splitlines()
+    ]
     assert "a large matrix product: 20 to 20 TFLOP/s" in done.stdout
 
 

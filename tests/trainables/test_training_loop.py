@@ -409,8 +409,12 @@ def test_compiled_training_matches_uncompiled_whatever_was_compiled_before(
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="torch.compile does not work")
         run_chain(stage, plain, datasets)
+        counted = torch._dynamo.utils.counters["stats"]
         for store in (cold, warm):  # the second reads from disk what the first has compiled
+            before = counted["unique_graphs"]
             run_chain(stage, store, datasets, compile=True)
+            # With the block that is tried; those with drop path are one, whatever its rate.
+            assert counted["unique_graphs"] - before == (6 if kind == "mae" else 4)
     for store in (cold, warm):
         curves = [[p["loss"] for p in s.progress(stage.identity)] for s in (store, plain)]
         assert curves[0] == pytest.approx(curves[1], rel=1e-5)

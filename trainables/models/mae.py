@@ -58,13 +58,21 @@ class MaskedAutoencoder(nn.Module):
         """
         tubelets = self.trunk.tubelets(video)
         encoded = self.encoder_norm(self.trunk.encode(tubelets, visible))
-        positions = self.positions.expand(len(video), -1, -1)
+        tokens = self.decoder_tokens(encoded, visible, masked)
+        tokens = through(self.decoder_blocks, tokens, self.trunk.recomputes)
+        return self.error(tokens, tubelets, masked)
+
+    def decoder_tokens(self, encoded: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
+        """[B, V + M, D]: what is known of the `visible` tokens, then the `masked` ones."""
+        positions = self.positions.expand(len(encoded), -1, -1)
         known = self.decoder_embed(encoded) + take(positions, visible)
         unknown = self.mask_token + take(positions, masked)
-        tokens = torch.cat([known, unknown.to(known.dtype)], dim=1)
-        tokens = through(self.decoder_blocks, tokens, self.trunk.recomputes)
-        drawn = self.decoder_head(self.decoder_norm(tokens[:, visible.shape[1] :]))
+        return torch.cat([known, unknown.to(known.dtype)], dim=1)
 
+    def error(self, tokens: Tensor, tubelets: Tensor, masked: Tensor) -> Tensor:
+        """[B]: of what the last decoder block's `tokens` [B, V + M, D] draw of the `masked`."""
+        visible = tokens.shape[1] - masked.shape[1]
+        drawn = self.decoder_head(self.decoder_norm(tokens[:, visible:]))
         if self.target == "normalized_per_channel":
             tubelets = normalized_per_channel(tubelets)
         elif self.target == "normalized_jointly":

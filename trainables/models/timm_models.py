@@ -10,7 +10,7 @@ from functools import partial
 from importlib import import_module
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def transformer_block(width: int, heads: int, mlp_ratio: float, drop_path: float) -> nn.Module:
@@ -19,10 +19,30 @@ def transformer_block(width: int, heads: int, mlp_ratio: float, drop_path: float
     from timm.models.vision_transformer import Block
 
     norm = partial(nn.LayerNorm, eps=1e-6)  # VideoMAE's; timm's own default changed over time
-    block: nn.Module = Block(
-        width, heads, mlp_ratio=mlp_ratio, qkv_bias=True, drop_path=drop_path, norm_layer=norm
-    )
+    block: nn.Module = Block(width, heads, mlp_ratio=mlp_ratio, qkv_bias=True, norm_layer=norm)
+    if drop_path > 0:
+        block.drop_path1, block.drop_path2 = DropPath(drop_path), DropPath(drop_path)
     return block
+
+
+class DropPath(nn.Module):
+    """In training each clip goes without the branch [B, N, D] at `rate`, or has it / (1 - rate).
+
+    Stochastic depth (Huang et al. 2016). timm's holds the rate as a number, which is part of what
+    is compiled: each block of a model would be compiled by itself.
+    """
+
+    rate: Tensor
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.register_buffer("rate", torch.tensor(rate), persistent=False)
+
+    def forward(self, branch: Tensor) -> Tensor:
+        if not self.training:
+            return branch
+        kept = torch.rand(len(branch), 1, 1, device=branch.device) >= self.rate
+        return branch * (kept / (1 - self.rate)).to(branch.dtype)
 
 
 def check_backbone(name: str) -> None:

@@ -59,11 +59,16 @@ class VideoViT(nn.Module):
 
     def encode(self, tubelets: Tensor, visible: Tensor | None = None) -> Tensor:
         """Tokens [B, N, width] of tubelets [B, N, ...], or only of those at `visible` [B, V]."""
+        return through(self.blocks, self.embedded(tubelets, visible), self.recomputes)
+
+    def embedded(self, tubelets: Tensor, visible: Tensor | None) -> Tensor:
+        """The tokens that the first block takes; see `encode`."""
         values = tubelets.flatten(2)
         positions = self.positions.expand(len(values), -1, -1)
         if visible is not None:
             values, positions = take(values, visible), take(positions, visible)
-        return through(self.blocks, self.patch_embed(values) + positions, self.recomputes)
+        embedded: Tensor = self.patch_embed(values) + positions
+        return embedded
 
     def forward(self, video: Tensor) -> Tensor:
         feature: Tensor = self.norm(self.encode(self.tubelets(video)).mean(dim=1))

@@ -8,6 +8,7 @@ from torch import nn
 
 from tests.toy import toy_trial
 from trainables.models.sizes import SIZES
+from trainables.models.timm_models import DropPath
 from trainables.models.video_vit import (
     VideoViT,
     difference,
@@ -80,8 +81,22 @@ def test_visible_tokens_keep_their_positions() -> None:
 
 
 def test_drop_path_grows_linearly_over_the_blocks() -> None:
-    rates = [getattr(block.drop_path1, "drop_prob", 0.0) for block in vit(drop_path=0.3).blocks]
-    assert rates == pytest.approx([0.0, 0.1, 0.2, 0.3])
+    paths = [block.drop_path2 for block in vit(drop_path=0.3).blocks]
+    assert isinstance(paths[0], nn.Identity)
+    torch.manual_seed(0)
+    dropped = [(path(torch.ones(10_000, 1, 1)) == 0).float().mean().item() for path in paths]
+    assert dropped == pytest.approx([0.0, 0.1, 0.2, 0.3], abs=0.02)
+
+
+def test_drop_path_keeps_the_mean_drops_whole_clips_and_rests_in_evaluation() -> None:
+    path = DropPath(0.25)
+    torch.manual_seed(0)
+    branch = torch.ones(20_000, 3, 2)
+    assert path(branch).mean().item() == pytest.approx(1.0, abs=0.02)
+    values = path(branch).flatten(1)
+    assert (values == values[:, :1]).all()
+    assert path(branch.bfloat16()).dtype == torch.bfloat16
+    torch.testing.assert_close(path.eval()(branch), branch, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", SIZES)
