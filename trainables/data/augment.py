@@ -151,7 +151,10 @@ def _resize(frames: np.ndarray, height: int, width: int) -> np.ndarray:
         return frames
     halved = frames.shape[1] > 2 * height or frames.shape[2] > 2 * width
     method = cv2.INTER_AREA if halved else cv2.INTER_LINEAR
-    return np.stack([cv2.resize(frame, (width, height), interpolation=method) for frame in frames])
+    resized = np.empty((len(frames), height, width, 3), np.uint8)
+    for frame, to in zip(frames, resized, strict=True):  # in place: fresh memory costs more
+        cv2.resize(frame, (width, height), dst=to, interpolation=method)
+    return resized
 
 
 def _jitter(frames: np.ndarray, factors: np.ndarray) -> np.ndarray:

@@ -101,7 +101,10 @@ def fitted(frames: np.ndarray, width: int, height: int) -> np.ndarray:
     top, left = (own_height - cut_height) // 2, (own_width - cut_width) // 2
     cut = frames[:, top : top + cut_height, left : left + cut_width]
     way = cv2.INTER_AREA if scale > 1 else cv2.INTER_LINEAR  # areas, enlarged, are blocks
-    return np.stack([cv2.resize(frame, (width, height), interpolation=way) for frame in cut])
+    resized = np.empty((len(cut), height, width, 3), np.uint8)
+    for frame, to in zip(cut, resized, strict=True):
+        cv2.resize(frame, (width, height), dst=to, interpolation=way)
+    return resized
 
 
 def _read_video(

@@ -50,10 +50,11 @@ def brightness(frames: np.ndarray, factor: float) -> np.ndarray:
 
 def contrast(frames: np.ndarray, factor: float) -> np.ndarray:
     """Away from, or towards, each frame's own mean gray."""
-    grays = [int(cv2.mean(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY))[0] + 0.5) for frame in frames]
-    return np.stack(
-        [_looked_up(f, _blend(gray, factor)) for f, gray in zip(frames, grays, strict=True)]
-    )
+    changed = np.empty(frames.shape, np.uint8)
+    for frame, to in zip(frames, changed, strict=True):
+        gray = int(cv2.mean(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY))[0] + 0.5)
+        to[:] = _looked_up(frame, _blend(gray, factor))
+    return changed
 
 
 def color(frames: np.ndarray, factor: float) -> np.ndarray:
@@ -132,14 +133,14 @@ def _blend(other: int, factor: float) -> np.ndarray:
 
 def _by_histogram(frames: np.ndarray, table: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Every frame looked up in a table of each channel's own, which its histogram [256] gives."""
-    changed = []
-    for frame in frames:
+    changed = np.empty(frames.shape, np.uint8)
+    for frame, to in zip(frames, changed, strict=True):
         counts = [
             cv2.calcHist([frame], [c], None, [256], [0, 256]).ravel().astype(np.int64)
             for c in range(3)
         ]
-        changed.append(_looked_up(frame, np.stack([table(each) for each in counts], axis=1)))
-    return np.stack(changed)
+        to[:] = _looked_up(frame, np.stack([table(each) for each in counts], axis=1))
+    return changed
 
 
 def _stretched(counts: np.ndarray) -> np.ndarray:
@@ -164,16 +165,15 @@ def _moved(frames: np.ndarray, to_x: tuple[float, ...], to_y: tuple[float, ...])
     their middle at one half."""
     matrix = np.array([to_x, to_y], dtype=np.float64)
     matrix[:, 2] += matrix[:, :2].sum(axis=1) / 2 - 0.5
-    return np.stack(
-        [
-            cv2.warpAffine(
-                frame,
-                matrix,
-                frame.shape[1::-1],
-                flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
-                borderMode=cv2.BORDER_CONSTANT,
-                borderValue=OUTSIDE,
-            )
-            for frame in frames
-        ]
-    )
+    moved = np.empty(frames.shape, np.uint8)
+    for frame, to in zip(frames, moved, strict=True):
+        cv2.warpAffine(
+            frame,
+            matrix,
+            frame.shape[1::-1],
+            dst=to,
+            flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=OUTSIDE,
+        )
+    return moved

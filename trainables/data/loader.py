@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -21,6 +22,8 @@ from trainables.data.views import EvaluationViews, TrainingViews, View, check_un
 from trainables.training_settings import AugmentSettings, ClipSettings, VideoReader
 
 KEPT_BYTES = 512 * 2**20  # of decoded short clips, per rank
+# From <malloc.h>. Whole batches are larger than 32 MiB, the most that glibc takes before 2.35.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, LARGEST_KEPT = -1, -3, 32 * 2**20
 
 
 def training_batches(
@@ -145,13 +148,23 @@ def _load(
         pin_memory=pin_memory,
         # A fork of a process with torch's and Ray's threads may hang.
         multiprocessing_context="spawn" if workers else None,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_set_up,
         generator=torch.Generator(),  # else the loader draws from torch's global one
     )
 
 
-def _one_thread(_worker: int) -> None:
+def _set_up(_worker: int) -> None:
     cv2.setNumThreads(0)
+    _keep_freed_memory()
+
+
+def _keep_freed_memory() -> None:
+    """Of the frames of a clip, for those of the next: the C library gives them back else, and
+    fresh memory costs a page fault every 4 KiB, several times what is then done with it."""
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)  # macOS and musl have none
+    if set_option is not None:
+        set_option(M_MMAP_THRESHOLD, LARGEST_KEPT)
+        set_option(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def _checked(

@@ -117,6 +117,17 @@ def test_crops_are_resized_as_torch_does_it(shape: tuple[int, int]) -> None:
     assert np.abs(view - theirs.permute(0, 2, 3, 1).numpy()).max() <= 1
 
 
+@pytest.mark.parametrize("side", [8, 17, 30])
+def test_a_clip_is_resized_to_the_very_pixels_of_its_frames_one_by_one(side: int) -> None:
+    clip = np.random.default_rng(0).integers(0, 256, (3, 20, 31, 3), np.uint8)
+    way = cv2.INTER_AREA if side == 8 else cv2.INTER_LINEAR
+    for frames in (clip, clip[:, :, ::-1], clip[::-1]):
+        for start, square in zip((0, 5, 11), square_crops(frames, side, 3), strict=True):
+            crop = frames[:, :, start : start + 20]  # with gaps in memory
+            expected = [cv2.resize(frame, (side, side), interpolation=way) for frame in crop]
+            assert np.array_equal(square, np.stack(expected))
+
+
 def test_one_crop_is_the_square_in_the_middle() -> None:
     frames = still(20, 30)
     (middle,) = square_crops(frames, 20, 1)

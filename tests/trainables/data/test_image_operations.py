@@ -79,10 +79,12 @@ def test_operations_are_all_that_timm_draws_from() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(ARGUMENTS))
-def test_a_clip_of_one_colour_and_one_that_is_flipped_in_memory_are_taken_too(name: str) -> None:
+def test_a_clip_of_one_colour_one_that_is_flipped_in_memory_and_a_crop_are_taken_too(
+    name: str,
+) -> None:
     plain = np.full((2, 16, 20, 3), 90, np.uint8)
-    flipped = frames()[:, :, ::-1]
-    for clip in (plain, flipped):
+    flipped, crop = frames()[:, :, ::-1], frames()[:, 5:40, 7:60]
+    for clip in (plain, flipped, crop):
         before = clip.copy()
         (arguments, *_) = ARGUMENTS[name]
         ours = OPERATIONS[name](clip, *arguments)
@@ -91,3 +93,14 @@ def test_a_clip_of_one_colour_and_one_that_is_flipped_in_memory_are_taken_too(na
         if name not in MOVING:
             theirs = by_pil(name, np.ascontiguousarray(clip), arguments).astype(int)
             assert np.abs(ours - theirs).max() <= 1
+
+
+@pytest.mark.parametrize("part", [-0.3, 0.07])
+def test_a_clip_is_moved_to_the_very_pixels_of_its_frames_one_by_one(part: float) -> None:
+    shift = np.array([[1, 0, part * 53], [0, 1, 0]])
+    how = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+    for clip in (frames()[:, 5:40, 7:60], frames()[:, 5:40, 60:7:-1]):
+        expected = [
+            cv2.warpAffine(frame, shift, (53, 35), flags=how, borderValue=OUTSIDE) for frame in clip
+        ]
+        assert np.array_equal(OPERATIONS["TranslateXRel"](clip, part), np.stack(expected))

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
+import resource
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal
 
 import numpy as np
@@ -11,6 +14,7 @@ import torch
 
 from tests.trainables.data.videos import as_seen, write_video
 from trainables.config import TestSettings as Views
+from trainables.data import loader
 from trainables.data.batch import Batch
 from trainables.data.batch_order import batch_order
 from trainables.data.catalog import Clip, Dataset
@@ -18,6 +22,7 @@ from trainables.data.clips import ClipReader, read_clip
 from trainables.data.loader import check_unreadable, eval_batches, training_batches
 from trainables.data.mixture import Mixture
 from trainables.data.video_files import ClipUnreadable
+from trainables.data.views import View
 from trainables.training_settings import AugmentSettings, ClipSettings, RandAugmentSettings
 
 SETTINGS = ClipSettings(frames=4, seconds=0.6, resolution=16, normalize="per_clip")
@@ -228,6 +233,34 @@ def test_loader_processes_give_the_batches_of_none(datasets: dict[str, Dataset])
     here = batches(datasets, stop_step=3)
     there = batches(datasets, stop_step=3, workers=2)
     assert all(same(one, other) for one, other in zip(here, there, strict=True))
+
+
+def faults_of_five_arrays() -> int:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    _arrays = [np.ones(3 * 2**20, np.uint8) for _ in range(5)]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+class Faults(torch.utils.data.Dataset[View]):
+    """Of its only view, `seed` says how many pages of fresh memory arrays take a second time."""
+
+    def __getitems__(self, indices: list[int]) -> list[View]:
+        faults = [faults_of_five_arrays() for _ in range(2)]
+        nothing = np.zeros((1, 1, 1, 3), np.uint8)
+        return [View(nothing, np.zeros((2, 3), np.float32), 0, 0, 0, faults[1], [])]
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library has no say")
+def test_loader_processes_use_memory_that_was_freed_again() -> None:
+    (batch,) = loader._load(Faults(), [[0]], 1, False)
+    assert batch.seed.item() < 100  # of 3840
+
+
+def test_a_c_library_that_does_not_let_one_choose_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda _name: SimpleNamespace())
+    loader._set_up(0)
 
 
 def test_strong_augmentation_is_each_view_s_own_wherever_it_is_loaded(
