@@ -23,7 +23,11 @@ HELD = 2  # batches that hold while the loader's processes write those that come
 def shared_slots(ahead: int, shape: Sequence[int]) -> list[Tensor]:
     """Enough of them, uint8 of `shape`, for `ahead` batches beside those that are held.
 
-    Memory is taken as it is written to, and given back with the last process that knows of it.
+    Their memory is taken at once, so where there is too little it is an error here and not the end
+    of a loader process. It is given back with the last process that knows of it.
+
+    Raises:
+        RuntimeError: too little of it.
     """
     size = math.prod(shape)
     return [
