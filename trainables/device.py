@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
+
 import torch
 from torch import Tensor
 
@@ -12,6 +15,23 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
         return tensor.to(device)
     # A view with gaps is copied by way of memory that is not pinned, one with overlaps not at all.
     return tensor.contiguous().pin_memory().to(device, non_blocking=True)  # pinned already: as is
+
+
+def lock_pages(tensor: Tensor) -> bool:
+    """Pin `tensor` where it lies, in shared memory, say; False where CUDA refuses to."""
+    refused = int(torch.cuda.cudart().cudaHostRegister(tensor.data_ptr(), tensor.nbytes, 0)) != 0
+    if refused:
+        with suppress(RuntimeError):  # else it is the next kernel that fails, of this error
+            torch.ones(1, device="cuda")
+    return not refused
+
+
+def unlock_pages(tensors: Sequence[Tensor]) -> None:
+    """Before their memory goes; copies from it end first."""
+    if tensors:
+        torch.cuda.synchronize()
+    for tensor in tensors:
+        torch.cuda.cudart().cudaHostUnregister(tensor.data_ptr())
 
 
 class Arrivals:

@@ -70,12 +70,12 @@ class Batch:
         return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
 
-def stacked(views: list[View]) -> Batch:
-    """The batch of those that are not left out."""
+def stacked(views: list[View], into: np.ndarray | None = None) -> Batch:
+    """The batch of those that are not left out; its frames are `into`, where that is given."""
     there = [view for view in views if not view.left_out]
     # With what is left out, for there may be nothing else; by NumPy, for torch's copy wakes all its
     # threads, which costs more where cores are shared.
-    frames = torch.from_numpy(np.stack([view.frames for view in views]))
+    frames = torch.from_numpy(np.stack([view.frames for view in views], out=into))
     scale = torch.from_numpy(np.stack([view.scale for view in views]))
     is_there = torch.tensor([not view.left_out for view in views])
     return Batch(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import cv2
 import torch
@@ -18,10 +19,12 @@ from trainables.data.batch_order import Pairing, batch_order, shard
 from trainables.data.catalog import Clip, Dataset
 from trainables.data.clips import ClipReader
 from trainables.data.mixture import Mixture
-from trainables.data.views import EvaluationViews, TrainingViews, View, check_unreadable
+from trainables.data.shared_slots import IntoSlots, out_of_slots, shared_slots
+from trainables.data.views import EvaluationViews, TrainingViews, check_unreadable
 from trainables.training_settings import AugmentSettings, ClipSettings, VideoReader
 
 KEPT_BYTES = 512 * 2**20  # of decoded short clips, per rank
+PREFETCHED = 2  # batches that each loader process is ahead
 # From <malloc.h>. Whole batches are larger than 32 MiB, the most that glibc takes before 2.35.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, LARGEST_KEPT = -1, -3, 32 * 2**20
 
@@ -52,6 +55,9 @@ def training_batches(
     `start_step`. A clip that cannot be read is replaced by another of the same source. A second
     view shows the generator's view of the scale in `second_views` instead of the clip itself.
 
+    `pin_memory`: for a GPU. Frames that `workers` read then come through `shared_slots`: they hold
+    until the next batch but one is asked for.
+
     Raises:
         ValueError: when more than `max_unreadable` of a source's training clips (as seen by this
             rank) could not be read.
@@ -65,7 +71,15 @@ def training_batches(
     indices = (
         shard(batch_order(mixture, step, pairing), rank, world_size, pairing) for step in steps
     )
-    loaded = _load(views, indices, workers, pin_memory)
+    loaded: Iterable[Batch]
+    if workers and pin_memory:
+        size = len(shard(list(range(mixture.batch_size)), rank, world_size, pairing))
+        shape = (size, clip.frames, clip.resolution, clip.resolution, 3)
+        slots = shared_slots(workers * PREFETCHED, shape)
+        sent = _load(IntoSlots(views, slots), enumerate(indices), workers, False, _as_it_comes)
+        loaded = out_of_slots(sent, slots)
+    else:
+        loaded = _load(views, indices, workers, pin_memory)
     batches = _checked(loaded, views.sizes, max_unreadable)
     for step, batch in zip(steps, batches, strict=True):
         yield replace(batch, step=step)
@@ -131,10 +145,11 @@ def _reader(
 
 
 def _load(
-    views: torch.utils.data.Dataset[View],
-    indices: Iterable[list[int]],
+    views: torch.utils.data.Dataset[Any],
+    indices: Iterable[Any],
     workers: int,
     pin_memory: bool,
+    batch_of: Callable[[Any], Batch] = stacked,
 ) -> Iterable[Batch]:
     """One batch for each list of indices, in order, read by `workers` processes or here.
 
@@ -143,14 +158,19 @@ def _load(
     return DataLoader(
         views,
         batch_sampler=indices,
-        collate_fn=stacked,
+        collate_fn=batch_of,
         num_workers=workers,
+        prefetch_factor=PREFETCHED if workers else None,
         pin_memory=pin_memory,
         # A fork of a process with torch's and Ray's threads may hang.
         multiprocessing_context="spawn" if workers else None,
         worker_init_fn=_set_up,
         generator=torch.Generator(),  # else the loader draws from torch's global one
     )
+
+
+def _as_it_comes(batch: Batch) -> Batch:
+    return batch
 
 
 def _set_up(_worker: int) -> None:
