@@ -82,13 +82,15 @@ def main() -> int:
     return 0
 
 
-def in_a_process(part: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """The part's figures; what else it prints goes to this process's terminal."""
+def in_a_process(
+    part: str, arguments: argparse.Namespace, script: str = __file__
+) -> dict[str, Any]:
+    """The figures of the script's part; what else it prints goes to this process's terminal."""
     given = vars(arguments) | {"parts": part}
     with tempfile.TemporaryDirectory(prefix="orchestration-") as folder:
         given["folder"] = folder
         options = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
-        command = [sys.executable, __file__, *options]
+        command = [sys.executable, script, *options]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     *printed, last = done.stdout.splitlines()
     print("\n".join(printed[-5:]), f"{part}: {last}", sep="\n", flush=True)
@@ -354,11 +356,14 @@ def here(arguments: argparse.Namespace) -> dict[str, Any]:
     return run_marked(arguments)
 
 
-def through_ray(arguments: argparse.Namespace) -> dict[str, Any]:
+STAND_IN = "from benchmarks.no_op_stage import stand_in\n\nstand_in()\n"
+
+
+def through_ray(arguments: argparse.Namespace, at_start: str = STAND_IN) -> dict[str, Any]:
+    """`at_start`: what every process of Ray's runs first."""
     stand_in = arguments.folder / "stand_in"
     stand_in.mkdir()
-    code = "from benchmarks.no_op_stage import stand_in\n\nstand_in()\n"
-    (stand_in / "sitecustomize.py").write_text(code)
+    (stand_in / "sitecustomize.py").write_text(at_start)
     # `connected` puts the project before it and hands both to the workers; not to this process.
     os.environ["PYTHONPATH"] = f"{stand_in}{os.pathsep}{ROOT}"
     return run_marked(arguments)
