@@ -27,13 +27,17 @@ def shared_slots(ahead: int, shape: Sequence[int]) -> list[Tensor]:
     of a loader process. It is given back with the last process that knows of it.
 
     Raises:
-        RuntimeError: too little of it.
+        ValueError: too little of it.
     """
-    size = math.prod(shape)
-    return [
-        torch.empty(0, dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(size)).view(*shape)
-        for _ in range(ahead + HELD)
-    ]
+    size, count = math.prod(shape), ahead + HELD
+    try:
+        storages = [torch.UntypedStorage._new_shared(size) for _ in range(count)]
+    except RuntimeError as error:
+        raise ValueError(
+            f"{count} batches of {size / 2**20:.0f} MiB do not fit into shared memory (/dev/shm; a "
+            f"container's --shm-size): {error}. Make it larger, or lower execution.*.loader_workers"
+        ) from None
+    return [torch.empty(0, dtype=torch.uint8).set_(each).view(*shape) for each in storages]
 
 
 @dataclass

@@ -152,3 +152,8 @@ def test_a_loader_process_that_is_killed_stops_it_and_leaves_no_shared_memory(
     del there
     assert locked == []
     assert mapped() == before
+
+
+def test_shared_memory_that_is_too_small_is_an_error_that_says_what_to_do() -> None:
+    with pytest.raises(ValueError, match=r"4 batches of 16777216 MiB .*lower .*loader_workers"):
+        shared_slots.shared_slots(2, (2**44,))
