@@ -4,7 +4,9 @@ All read the same windows and take the same crops of files like those of Kinetic
 10 s, H.264 with a key frame every 10 s; and of the same files after `prepare_dataset`. A clip is 16
 frames of 2.7 s, cropped to 224 pixels and normalised. Whoever gives another frame than a decoder
 that goes through the whole file from its start is told of. Seconds are CPU seconds of one process,
-so that the load of a machine counts little.
+so that the load of a machine counts little: ours of one that is set up as our loader's are, the
+others' of another. `for_gpu` is ours as its processes leave it where a GPU trains: bytes, for the
+GPU normalises them.
 
     python benchmarks/input_pipeline.py                    12 files, 5 rounds
     python benchmarks/input_pipeline.py --files 4 --rounds 1
@@ -23,7 +25,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from functools import cache
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache, partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import av
@@ -40,7 +44,7 @@ from trainables.data.augment import IMAGENET_MEAN, IMAGENET_STD, _random_crop  #
 from trainables.data.catalog import Clip, Dataset  # noqa: E402
 from trainables.data.clips import ClipReader  # noqa: E402
 from trainables.data.human_removal.clip_files import VIDEO_SUFFIXES  # noqa: E402
-from trainables.data.loader import training_batches  # noqa: E402
+from trainables.data.loader import _set_up, training_batches  # noqa: E402
 from trainables.data.mixture import Mixture  # noqa: E402
 from trainables.data.reencode import Recipe, reencode  # noqa: E402
 from trainables.training_settings import AugmentSettings, ClipSettings, VideoReader  # noqa: E402
@@ -58,6 +62,7 @@ RECIPE = Recipe(short_side=256, gop=1, crf=20)
 PEER = "videomae_style"
 
 Decode = Callable[[Path, list[int]], np.ndarray]  # uint8 [T, H, W, 3]
+Run = Callable[[], int]  # gives so many views
 
 
 def render(path: Path, seed: int) -> None:
@@ -97,8 +102,8 @@ def mixture(data: Dataset, clips: int, views: int) -> Mixture:
     )
 
 
-def ours(data: Dataset, stream: Mixture, reader: VideoReader) -> int:
-    """Our loader in this process, to normalised pixels. Returns how many views it gave."""
+def ours(data: Dataset, stream: Mixture, reader: VideoReader, normalises: bool = True) -> int:
+    """Our loader in this process, to normalised pixels or to bytes. Returns how many views."""
     batches = training_batches(
         {"clips": data},
         stream,
@@ -116,7 +121,7 @@ def ours(data: Dataset, stream: Mixture, reader: VideoReader) -> int:
         second_views={},
         pin_memory=False,
     )
-    return sum(len(batch.video) for batch in batches)
+    return sum(len(batch.video if normalises else batch.frames) for batch in batches)
 
 
 def theirs(data: Dataset, stream: Mixture, decode: Decode) -> int:
@@ -282,16 +287,16 @@ def main() -> int:
         decode = decoders(next(folders["original"].iterdir()))
         for name, folder in folders.items():
             data = dataset(folder)
-            for clip in data.clips:
-                length_and_rate(folder / clip.path)  # in nobody's time
             one, four = (mixture(data, arguments.files, views) for views in (1, 4))
             result[f"wrong_frames_{name}"] = wrong_frames(data, one, decode)
-            runs: dict[str, Callable[[], int]] = {
-                **{peer: _run(theirs, data, one, read) for peer, read in decode.items()},
-                "ours_decord": _run(ours, data, one, "decord"),
-                "ours_pyav": _run(ours, data, one, "pyav"),
-                f"{PEER}_4_views": _run(theirs, data, four, by_decord),
-                "ours_pyav_4_views": _run(ours, data, four, "pyav"),
+            runs: dict[str, Run] = {
+                **{peer: partial(theirs, data, one, read) for peer, read in decode.items()},
+                "ours_decord": partial(ours, data, one, "decord"),
+                "ours_pyav": partial(ours, data, one, "pyav"),
+                "ours_pyav_for_gpu": partial(ours, data, one, "pyav", False),
+                f"{PEER}_4_views": partial(theirs, data, four, by_decord),
+                "ours_pyav_4_views": partial(ours, data, four, "pyav"),
+                "ours_pyav_4_views_for_gpu": partial(ours, data, four, "pyav", False),
             }
             result[name] = _measured(runs, arguments.rounds)
     _print(result)
@@ -299,21 +304,23 @@ def main() -> int:
     return 0
 
 
-def _run(loader: Callable[..., int], *arguments: object) -> Callable[[], int]:
-    return lambda: loader(*arguments)
-
-
-def _measured(runs: dict[str, Callable[[], int]], rounds: int) -> dict[str, dict[str, float]]:
+def _measured(runs: dict[str, Run], rounds: int) -> dict[str, dict[str, float]]:
     """Views a CPU second of each, and over the VideoMAE-style loader of the same round."""
     rates: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds):
-        for name, run in runs.items():
-            began = time.process_time()
-            views = run()
-            rates[name].append(views / (time.process_time() - began))
+    spawn = get_context("spawn")
+    with (
+        ProcessPoolExecutor(1, spawn, _set_up, (0,)) as our_process,
+        ProcessPoolExecutor(1, spawn) as other_process,
+    ):
+        for number in range(rounds + 1):
+            for name, run in runs.items():
+                process = our_process if name.startswith("ours") else other_process
+                rate = process.submit(_views_a_second, run).result()
+                if number:  # the first round warms up
+                    rates[name].append(rate)
     measured = {}
     for name, values in rates.items():
-        base = rates[f"{PEER}_4_views" if name.endswith("4_views") else PEER]
+        base = rates[f"{PEER}_4_views" if "4_views" in name else PEER]
         ratios = sorted(value / other for value, other in zip(values, base, strict=True))
         measured[name] = {
             "views_a_second": round(statistics.median(values), 1),
@@ -322,6 +329,14 @@ def _measured(runs: dict[str, Callable[[], int]], rounds: int) -> dict[str, dict
             "ratio_most": round(ratios[-1], 2),
         }
     return measured
+
+
+def _views_a_second(run: Run) -> float:
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    began = time.process_time()
+    views = run()
+    return views / (time.process_time() - began)
 
 
 def _print(result: dict[str, object]) -> None:
