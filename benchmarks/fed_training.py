@@ -21,6 +21,7 @@ import json
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -225,6 +226,8 @@ def files_of(videos: Path | None) -> str:
 def main() -> int:
     arguments = _parser().parse_args()
     arguments.reader = reader_of()
+    # What is called compiled is compiled.
+    warnings.filterwarnings("error", message="torch.compile does not work")
     cuda = arguments.device == "cuda"
     result: dict[str, Any] = {
         "benchmark": "fed_training",

@@ -54,11 +54,12 @@ if ((cuda)); then
   nvidia-smi --query-gpu=name,driver_version,power.limit --format=csv,noheader || true
   on=(--model vit_base --device cuda --precision bf16)
   steps=(--repeats 5 --seconds 1.5)
-  # A process of the loader for each core but one of 16, and as shared memory has room for: each
-  # keeps two batches of 308 MB there.
+  # A process of the loader for each core but one of 16, and as shared memory has room for: two
+  # batches of 294 MiB for each, and two more.
   cores=$(($(nproc) < 16 ? $(nproc) : 16))
-  room=$(($(df --output=avail --block-size=1M /dev/shm | tail -1) / 700))
+  room=$(($(df --output=avail --block-size=1M /dev/shm | tail -1) / 600 - 1))
   workers=$((cores - 1 < room ? cores - 1 : room))
+  ((workers > 0)) || workers=0
   ((room >= cores - 1)) || echo "/dev/shm has room for $room of $((cores - 1)) loader processes"
   fed=(--workers "$workers" --files 48 --file-seconds 10 --seconds 1)
   probe=(--clips 1024 --classes 101 --repeats 5)

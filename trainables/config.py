@@ -17,6 +17,7 @@ from trainables.training_settings import (
     AugmentSettings,
     BranchEpochs,
     ClipSettings,
+    DropPathRate,
     Fraction,
     MixtureSettings,
     MixupSettings,
@@ -93,7 +94,7 @@ class AlignSettings(Settings):
     clips_per_epoch: Positive | Literal["sum_of_sources"]
     views_per_clip: Positive
     mixture: MixtureSettings
-    drop_path: Fraction  # of the last block; it grows linearly from none in the first
+    drop_path: DropPathRate  # of the last block; it grows linearly from none in the first
     head: Literal["union", "per_source", "by_index"]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     heldout_clips: NonNegative  # per source, from its selection split, scored each epoch
@@ -148,7 +149,7 @@ class FinetuneSettings(Settings):
     """Training on a downstream dataset: of all weights, or, as augmented probe, of the head."""
 
     epochs: Positive
-    drop_path: Fraction
+    drop_path: DropPathRate
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     max_unreadable: Fraction
     augment: AugmentSettings

@@ -13,7 +13,7 @@ from trainables.settings import Settings
 from trainables.training_settings import (
     AugmentSettings,
     BranchEpochs,
-    Fraction,
+    DropPathRate,
     MixtureSettings,
     NonNegative,
     OptimizerSettings,
@@ -47,7 +47,7 @@ class ContrastiveSettings(Settings):
     classes: Literal["union", "per_source", "by_index"] | None
     temperature: Annotated[float, Field(gt=0)] | None  # null for inverter
     projection: ProjectionSettings | None  # null for inverter
-    drop_path: Fraction
+    drop_path: DropPathRate
     augment: AugmentSettings
     optimizer: OptimizerSettings
 

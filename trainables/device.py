@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -18,12 +19,17 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def lock_pages(tensor: Tensor) -> bool:
-    """Pin `tensor` where it lies, in shared memory, say; False where CUDA refuses to."""
-    refused = int(torch.cuda.cudart().cudaHostRegister(tensor.data_ptr(), tensor.nbytes, 0)) != 0
-    if refused:
+    """Pin `tensor` where it lies, in shared memory, say; False where CUDA refuses to, and warns."""
+    error = int(torch.cuda.cudart().cudaHostRegister(tensor.data_ptr(), tensor.nbytes, 0))
+    if error:
         with suppress(RuntimeError):  # else it is the next kernel that fails, of this error
             torch.ones(1, device="cuda")
-    return not refused
+        warnings.warn(
+            f"CUDA cannot pin {tensor.nbytes / 2**20:.0f} MiB of shared memory (error {error}), so "
+            "training copies each batch once more",
+            stacklevel=2,
+        )
+    return not error
 
 
 def unlock_pages(tensors: Sequence[Tensor]) -> None:

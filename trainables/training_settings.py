@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from trainables.settings import Settings, nearest
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+DropPathRate = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[int, Field(ge=1)]
 VideoReader = Literal["decord", "pyav"]
 Normalize = Literal["imagenet", "per_clip"]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
-from trainables.device import lock_pages, unlock_pages
+from trainables.device import Arrivals, lock_pages, unlock_pages
 
 
 class Cuda:
@@ -64,5 +65,37 @@ def test_a_refusal_is_told_and_fails_no_kernel_afterwards_by_a_stand_in_for_cuda
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cuda = stand_in(monkeypatch, error=712)
-    assert not lock_pages(torch.arange(6))
+    with pytest.warns(UserWarning, match="CUDA cannot pin .*error 712"):
+        assert not lock_pages(torch.arange(6))
     cuda.kernel()
+
+
+def test_what_a_gpu_sends_has_come_when_the_next_is_sent_by_a_stand_in_for_cuda(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waited_for: list[Event] = []
+
+    class Event:
+        def record(self) -> None: ...
+
+        def synchronize(self) -> None:
+            waited_for.append(self)
+
+    class OnTheGpu:
+        is_cuda = True
+
+        def to(self, device: str, non_blocking: bool) -> str:
+            assert (device, non_blocking) == ("cpu", True)
+            return f"copy {len(waited_for)}"
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    arrivals = Arrivals()
+    sent: list[Any] = [OnTheGpu() for _ in range(3)]
+    assert arrivals.send(sent[0]) == []
+    assert waited_for == []
+    assert arrivals.send(sent[1]) == ["copy 0"]
+    assert len(waited_for) == 1
+    assert arrivals.send(sent[2]) == ["copy 0"]
+    assert len(waited_for) == 2
+    assert arrivals.last() == ["copy 1"]
+    assert len(set(map(id, waited_for))) == 3

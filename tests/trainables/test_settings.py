@@ -53,6 +53,7 @@ CONVOLUTIONAL = {"model": {"name": "s3d", "vit": None}, "mae__epochs": 0}
         ({"align__augment__crop_scale": [0.5, 1.5]}, "low <= high <= 1"),
         ({"align__augment__crop_ratio": [0.0, 1.0]}, r"crop_ratio is \[0, 1\]"),
         ({"align__optimizer__betas": [0.9, 1.0]}, "optimizer.betas.1: .*less than 1"),
+        ({"align__drop_path": 1.0}, "align.drop_path: .*less than 1"),
         ({"probe__l2_grid": [1.0, 0.0]}, "probe.l2_grid.1: .*greater than 0"),
         ({"augmented_probe": {**FINETUNE, "drop_path": 0.1}}, "drop_path 0.1 would do nothing"),
         ({**CONVOLUTIONAL, "mae__epochs": 1}, "'s3d' cannot be a masked autoencoder"),

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from trainables.stage_run import NonFiniteLoss, StageStopped
 from trainables.stage_store import StageStore
 from trainables.stages.classification import Classification
 from trainables.storage.folder import Folder
+from trainables.training_data import TrainingData
 from trainables.trial import trial_stages
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -315,6 +317,38 @@ def test_a_host_that_hears_of_steps_late_ends_with_the_same_bits(
     for name in ("loss", "train_accuracy"):
         curves = [[p[name] for p in s.progress(stage.identity)] for s in (late, at_once)]
         assert curves[0] == curves[1]
+
+
+def test_a_batch_is_asked_for_when_the_losses_of_the_last_but_one_have_come(
+    datasets: dict[str, Dataset], store: StageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard, asked = 0, 0
+    batches = TrainingData.batches
+
+    class Counted(Late):
+        def send(self, tensor: Tensor) -> list[Tensor]:
+            nonlocal heard
+            come = super().send(tensor)
+            heard += len(come)
+            return come
+
+        def last(self) -> list[Tensor]:
+            nonlocal heard
+            come = super().last()
+            heard += len(come)
+            return come
+
+    def watched(self: TrainingData, step: int) -> Iterator[Batch]:
+        nonlocal asked
+        for number, batch in enumerate(batches(self, step)):
+            assert heard >= number - 1, "its slot may be overwritten: see shared_slots"
+            asked += 1
+            yield batch
+
+    monkeypatch.setattr(training_loop, "Arrivals", Counted)
+    monkeypatch.setattr(TrainingData, "batches", watched)
+    run_chain(align_stage(datasets), store, datasets, checkpoint_every_steps=100)
+    assert asked > 3
 
 
 def test_a_loss_that_is_heard_of_late_has_touched_no_weight(

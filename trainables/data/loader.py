@@ -19,13 +19,14 @@ from trainables.data.batch_order import Pairing, batch_order, shard
 from trainables.data.catalog import Clip, Dataset
 from trainables.data.clips import ClipReader
 from trainables.data.mixture import Mixture
-from trainables.data.shared_slots import IntoSlots, out_of_slots, shared_slots
+from trainables.data.shared_slots import HELD, IntoSlots, out_of_slots, shared_slots
 from trainables.data.views import EvaluationViews, TrainingViews, check_unreadable
 from trainables.training_settings import AugmentSettings, ClipSettings, VideoReader
 
 KEPT_BYTES = 512 * 2**20  # of decoded short clips, per rank
 PREFETCHED = 2  # batches that each loader process is ahead
-# From <malloc.h>. Whole batches are larger than 32 MiB, the most that glibc takes before 2.35.
+# Of mallopt, from <malloc.h>. What is larger than 32 MiB, the most that a glibc before 2.35 lets
+# one set, is given back all the same: whole batches, but no clip.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, LARGEST_KEPT = -1, -3, 32 * 2**20
 
 
@@ -60,7 +61,7 @@ def training_batches(
 
     Raises:
         ValueError: when more than `max_unreadable` of a source's training clips (as seen by this
-            rank) could not be read.
+            rank) could not be read; or shared memory is too small.
     """
     side = math.ceil(clip.resolution * TRAINING_MARGIN)
     reader = _reader(clip, side, KEPT_BYTES // max(1, workers), video_reader)
@@ -68,6 +69,8 @@ def training_batches(
         datasets, mixture, clip, augmentation, reader, max_unreadable, resample, second_views
     )
     steps = range(start_step, stop_step)
+    if not steps:
+        return
     indices = (
         shard(batch_order(mixture, step, pairing), rank, world_size, pairing) for step in steps
     )
@@ -75,7 +78,7 @@ def training_batches(
     if workers and pin_memory:
         size = len(shard(list(range(mixture.batch_size)), rank, world_size, pairing))
         shape = (size, clip.frames, clip.resolution, clip.resolution, 3)
-        slots = shared_slots(workers * PREFETCHED, shape)
+        slots = shared_slots(min(workers * PREFETCHED + HELD, len(steps)), shape)
         sent = _load(IntoSlots(views, slots), enumerate(indices), workers, False, _as_it_comes)
         loaded = out_of_slots(sent, slots)
     else:

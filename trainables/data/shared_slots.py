@@ -20,8 +20,8 @@ from trainables.device import lock_pages, unlock_pages
 HELD = 2  # batches that hold while the loader's processes write those that come after them
 
 
-def shared_slots(ahead: int, shape: Sequence[int]) -> list[Tensor]:
-    """Enough of them, uint8 of `shape`, for `ahead` batches beside those that are held.
+def shared_slots(count: int, shape: Sequence[int]) -> list[Tensor]:
+    """So many, uint8 of `shape`: one for each batch that is made ahead, and `HELD`.
 
     Their memory is taken at once, so where there is too little it is an error here and not the end
     of a loader process. It is given back with the last process that knows of it.
@@ -29,7 +29,7 @@ def shared_slots(ahead: int, shape: Sequence[int]) -> list[Tensor]:
     Raises:
         ValueError: too little of it.
     """
-    size, count = math.prod(shape), ahead + HELD
+    size = math.prod(shape)
     try:
         storages = [torch.UntypedStorage._new_shared(size) for _ in range(count)]
     except RuntimeError as error:

@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tests.trainables.data.test_loader import batches, dataset, mixture, same
-from trainables.data import shared_slots
+from trainables.data import loader, shared_slots
 from trainables.data.batch import Batch
 from trainables.data.catalog import Dataset
 
@@ -51,6 +51,14 @@ def mapped() -> int:
     gc.collect()
     lines = Path("/proc/self/maps").read_text().splitlines()
     return sum("/torch_" in line for line in lines)
+
+
+def freed_down_to(count: int) -> bool:
+    """Whether `mapped` comes to that, now or in some seconds: processes end on a busy machine."""
+    deadline = time.monotonic() + 10
+    while mapped() > count and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return mapped() <= count
 
 
 def slotted(datasets: dict[str, Dataset], workers: int = 1, **changes: object) -> Iterator[Batch]:
@@ -129,11 +137,11 @@ def test_no_shared_memory_is_left_after_the_last_batch_nor_after_one_that_was_th
     next(there)
     assert mapped() >= before + 6
     assert sum(1 for _ in there) == 9
-    assert mapped() == before
+    assert freed_down_to(before)
     there = slotted(datasets, 2)
     next(there)
     del there
-    assert mapped() == before
+    assert freed_down_to(before)
     assert not [name for name in os.listdir("/dev/shm") if f"torch_{os.getpid()}_" in name]
 
 
@@ -151,9 +159,25 @@ def test_a_loader_process_that_is_killed_stops_it_and_leaves_no_shared_memory(
         list(there)
     del there
     assert locked == []
-    assert mapped() == before
+    assert freed_down_to(before)
 
 
 def test_shared_memory_that_is_too_small_is_an_error_that_says_what_to_do() -> None:
     with pytest.raises(ValueError, match=r"4 batches of 16777216 MiB .*lower .*loader_workers"):
-        shared_slots.shared_slots(2, (2**44,))
+        shared_slots.shared_slots(4, (2**44,))
+
+
+def test_a_short_run_takes_no_more_slots_than_it_has_batches_and_none_takes_none(
+    datasets: dict[str, Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+
+    def counted(count: int, shape: Sequence[int]) -> list[Tensor]:
+        taken.append(count)
+        return shared_slots.shared_slots(count, shape)
+
+    monkeypatch.setattr(loader, "shared_slots", counted)
+    assert len(list(slotted(datasets, stop_step=3))) == 3
+    assert len(list(slotted(datasets))) == 10
+    assert list(slotted(datasets, start_step=10)) == []
+    assert taken == [3, 4]
