@@ -97,6 +97,7 @@ def test_an_idle_gang_gives_its_cpu_back_after_its_time(start: Start) -> None:
     assert time.monotonic() - idle_since > IDLE_SECONDS - 1
 
 
+@pytest.mark.slow
 def test_shapes_that_need_each_others_room_take_turns_without_waiting_out_the_idle_time(
     start: Start,
 ) -> None:

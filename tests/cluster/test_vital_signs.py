@@ -132,7 +132,10 @@ def test_a_worker_says_that_it_waits_for_a_disk_that_is_full_with_a_stand_in_for
 
 
 @pytest.mark.usefixtures("two_cpus")
-@pytest.mark.parametrize(("kind", "way"), [("mae", "a loop"), ("finetune", "a stop")])
+@pytest.mark.parametrize(
+    ("kind", "way"),
+    [pytest.param("mae", "a loop", marks=pytest.mark.slow), ("finetune", "a stop")],
+)
 def test_a_worker_that_hangs_is_killed_and_its_stage_goes_on_from_the_checkpoint(
     start: Start, kind: str, way: str
 ) -> None:
