@@ -53,7 +53,7 @@ from trainables.config import TrialConfig  # noqa: E402
 from trainables.data.batch import Batch  # noqa: E402
 from trainables.data.batch_order import pairing_of  # noqa: E402
 from trainables.data.catalog import Clip, Dataset  # noqa: E402
-from trainables.data.loader import training_batches  # noqa: E402
+from trainables.data.loader import PREFETCHED, training_batches  # noqa: E402
 from trainables.data.mixture import Mixture  # noqa: E402
 from trainables.training_settings import VideoReader  # noqa: E402
 
@@ -167,7 +167,7 @@ def measured(
     if arguments.compile:
         gap = compiled_gap(kind, ours, Ours(kind, trial, first, device, scratch, False))
 
-    prefetched = 2 * arguments.workers  # batches: they were loaded in somebody else's time
+    prefetched = PREFETCHED * arguments.workers  # batches: they were loaded in somebody else's time
 
     def steps_on(some: Iterator[Batch], train: bool, warm: int) -> list[float]:
         """Clips a second in each window. A step of training, or nothing, is done with a batch."""

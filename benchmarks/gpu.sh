@@ -6,9 +6,9 @@
 #
 # Checks our steps against float32 and plain PyTorch and measures them, then under torch.compile
 # with the loader in front (as sweeps/ppma.yaml trains), then features and probes; a table comes
-# last, with what each part had measured when its time was up. Needs PyTorch, timm, and PyAV (which PPMA reads by)
-# or decord; no Ray, no MLflow. The few small packages that it lacks beside these are put into a
-# folder of their own: from WHEELS=FOLDER, else by pip from its index.
+# last, with what each part had measured when its time was up. Needs PyTorch, timm, and PyAV (which
+# PPMA reads by) or decord; no Ray, no MLflow. The few small packages that it lacks beside these are
+# put into a folder of their own: from WHEELS=FOLDER, else by pip from its index.
 # VIDEOS=FOLDER: clips that prepare_dataset made elsewhere; without PyAV none can be made here.
 # PYTHON is the interpreter, LOGS=FOLDER keeps what each part printed.
 set -euo pipefail
@@ -58,8 +58,8 @@ if ((cuda)); then
   # batches of 294 MiB for each, and two more.
   cores=$(($(nproc) < 16 ? $(nproc) : 16))
   room=$(($(df --output=avail --block-size=1M /dev/shm | tail -1) / 600 - 1))
+  ((room >= 0)) || room=0
   workers=$((cores - 1 < room ? cores - 1 : room))
-  ((workers > 0)) || workers=0
   ((room >= cores - 1)) || echo "/dev/shm has room for $room of $((cores - 1)) loader processes"
   fed=(--workers "$workers" --files 48 --file-seconds 10 --seconds 1)
   probe=(--clips 1024 --classes 101 --repeats 5)

@@ -44,7 +44,7 @@ from trainables.data.augment import IMAGENET_MEAN, IMAGENET_STD, _random_crop  #
 from trainables.data.catalog import Clip, Dataset  # noqa: E402
 from trainables.data.clips import ClipReader  # noqa: E402
 from trainables.data.human_removal.clip_files import VIDEO_SUFFIXES  # noqa: E402
-from trainables.data.loader import _set_up, training_batches  # noqa: E402
+from trainables.data.loader import set_up_process, training_batches  # noqa: E402
 from trainables.data.mixture import Mixture  # noqa: E402
 from trainables.data.reencode import Recipe, reencode  # noqa: E402
 from trainables.training_settings import AugmentSettings, ClipSettings, VideoReader  # noqa: E402
@@ -309,7 +309,7 @@ def _measured(runs: dict[str, Run], rounds: int) -> dict[str, dict[str, float]]:
     rates: dict[str, list[float]] = {name: [] for name in runs}
     spawn = get_context("spawn")
     with (
-        ProcessPoolExecutor(1, spawn, _set_up, (0,)) as our_process,
+        ProcessPoolExecutor(1, spawn, set_up_process, (0,)) as our_process,
         ProcessPoolExecutor(1, spawn) as other_process,
     ):
         for number in range(rounds + 1):

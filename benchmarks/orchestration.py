@@ -44,6 +44,7 @@ import psutil  # noqa: E402
 from benchmarks import no_op_stage  # noqa: E402
 
 AT = (10, 20, 100, 1000)  # trials
+Parts = dict[str, Callable[[argparse.Namespace], dict[str, Any]]]
 WORLD = {
     "clips_per_source": 16,
     "heldout_per_source": 4,
@@ -57,19 +58,11 @@ SPACE = """parameters:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=[*PARTS])
-    parser.add_argument("--trials", type=int, default=1000)
-    parser.add_argument("--stock-trials", type=int, default=20, help="they take seconds each")
+    parser = parser_of(__doc__, PARTS)
     parser.add_argument("--stages", type=int, default=10_000, help="in the part storage")
-    parser.add_argument("--concurrent", type=int, default=2, help="trials at a time")
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)  # of a part's own process
+    parser.set_defaults(trials=1000, stock_trials=20, concurrent=2)
     arguments = parser.parse_args()
-    if arguments.folder:
-        (part,) = arguments.parts
-        print(json.dumps(PARTS[part](arguments)))
+    if is_a_part(arguments, PARTS):
         return 0
     found = {part: in_a_process(part, arguments) for part in arguments.parts}
     result = {
@@ -80,6 +73,27 @@ def main() -> int:
     }
     print(json.dumps(result))
     return 0
+
+
+def parser_of(description: str | None, parts: Parts) -> argparse.ArgumentParser:
+    """Options of a benchmark of such parts; its own defaults are still to be set."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--parts", nargs="+", choices=parts, default=[*parts])
+    parser.add_argument("--trials", type=int)
+    parser.add_argument("--stock-trials", type=int, help="they take seconds each")
+    parser.add_argument("--concurrent", type=int, help="trials at a time")
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)  # of a part's own process
+    return parser
+
+
+def is_a_part(arguments: argparse.Namespace, parts: Parts) -> bool:
+    """Whether this process is that of one part, whose figures are printed then."""
+    if arguments.folder:
+        (part,) = arguments.parts
+        print(json.dumps(parts[part](arguments)))
+    return bool(arguments.folder)
 
 
 def in_a_process(
@@ -470,7 +484,7 @@ def fitted(
     return marks.figures()
 
 
-PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+PARTS: Parts = {
     "storage": storage,
     "here": here,
     "ray": through_ray,

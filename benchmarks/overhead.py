@@ -29,7 +29,15 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.orchestration import datasets, in_a_process, stock, tune_alone  # noqa: E402
+from benchmarks.orchestration import (  # noqa: E402
+    Parts,
+    datasets,
+    in_a_process,
+    is_a_part,
+    parser_of,
+    stock,
+    tune_alone,
+)
 from benchmarks.overhead_causes import IN_ALL, TELLS, ours  # noqa: E402
 from benchmarks.spread import spread  # noqa: E402
 from benchmarks.timeline import noted, read_spans  # noqa: E402
@@ -39,19 +47,11 @@ CLIPS, STEPS_TO_CHECKPOINT = 512, 4
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=[*PARTS])
-    parser.add_argument("--trials", type=int, default=40)
-    parser.add_argument("--stock-trials", type=int, default=2, help="they take seconds each")
-    parser.add_argument("--concurrent", type=int, default=1, help="of more, causes overlap")
+    parser = parser_of(__doc__, PARTS)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)  # of a part's own process
+    parser.set_defaults(trials=40, stock_trials=2, concurrent=1)  # of more, causes overlap
     arguments = parser.parse_args()
-    if arguments.folder:
-        (part,) = arguments.parts
-        print(json.dumps(PARTS[part](arguments)))
+    if is_a_part(arguments, PARTS):
         return 0
     rounds = [
         {part: in_a_process(part, arguments, __file__) for part in arguments.parts}
@@ -173,7 +173,7 @@ def _shown(value: Mapping[str, float]) -> str:
     return f"{value['median']:.3g} ({value['least']:.3g} to {value['most']:.3g})"
 
 
-PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+PARTS: Parts = {
     "ours": ours,
     "tune": late(tune_alone),
     "stock": late(stock),

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainables.data.clips import resized
 from trainables.data.rand_augment import rand_augment
 from trainables.training_settings import AugmentSettings, Normalize
 
@@ -151,10 +152,7 @@ def _resize(frames: np.ndarray, height: int, width: int) -> np.ndarray:
         return frames
     halved = frames.shape[1] > 2 * height or frames.shape[2] > 2 * width
     method = cv2.INTER_AREA if halved else cv2.INTER_LINEAR
-    resized = np.empty((len(frames), height, width, 3), np.uint8)
-    for frame, to in zip(frames, resized, strict=True):  # in place: fresh memory costs more
-        cv2.resize(frame, (width, height), dst=to, interpolation=method)
-    return resized
+    return resized(frames, width, height, method)
 
 
 def _jitter(frames: np.ndarray, factors: np.ndarray) -> np.ndarray:

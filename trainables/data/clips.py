@@ -101,10 +101,15 @@ def fitted(frames: np.ndarray, width: int, height: int) -> np.ndarray:
     top, left = (own_height - cut_height) // 2, (own_width - cut_width) // 2
     cut = frames[:, top : top + cut_height, left : left + cut_width]
     way = cv2.INTER_AREA if scale > 1 else cv2.INTER_LINEAR  # areas, enlarged, are blocks
-    resized = np.empty((len(cut), height, width, 3), np.uint8)
-    for frame, to in zip(cut, resized, strict=True):
-        cv2.resize(frame, (width, height), dst=to, interpolation=way)
-    return resized
+    return resized(cut, width, height, way)
+
+
+def resized(frames: np.ndarray, width: int, height: int, interpolation: int) -> np.ndarray:
+    """uint8 [T, height, width, 3] of [T, H, W, 3]; `interpolation` as OpenCV names it."""
+    result = np.empty((len(frames), height, width, 3), np.uint8)
+    for frame, to in zip(frames, result, strict=True):  # in place: fresh memory costs more
+        cv2.resize(frame, (width, height), dst=to, interpolation=interpolation)
+    return result
 
 
 def _read_video(

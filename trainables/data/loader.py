@@ -167,7 +167,7 @@ def _load(
         pin_memory=pin_memory,
         # A fork of a process with torch's and Ray's threads may hang.
         multiprocessing_context="spawn" if workers else None,
-        worker_init_fn=_set_up,
+        worker_init_fn=set_up_process,
         generator=torch.Generator(),  # else the loader draws from torch's global one
     )
 
@@ -176,7 +176,7 @@ def _as_it_comes(batch: Batch) -> Batch:
     return batch
 
 
-def _set_up(_worker: int) -> None:
+def set_up_process(_worker: int) -> None:
     cv2.setNumThreads(0)
     _keep_freed_memory()
 

@@ -260,7 +260,7 @@ def test_a_c_library_that_does_not_let_one_choose_is_left_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda _name: SimpleNamespace())
-    loader._set_up(0)
+    loader.set_up_process(0)
 
 
 def test_strong_augmentation_is_each_view_s_own_wherever_it_is_loaded(
